@@ -1,0 +1,178 @@
+"""Every error embedindex raises on purpose. Each message says what happened, to which file, and what to do.
+
+EmbedindexError
+├── UsageError               wrong options or arguments                      (exit status 2)
+├── AudioError               one file could not be used; has `.kind`
+│   ├── UnreadableFileError  the file system refused it                      kind "io"
+│   ├── EmptyAudioError      there is no sound in it                         kind "empty"
+│   ├── NotAudioError        its content is not audio                        kind "not-audio"
+│   ├── DamagedAudioError    it is audio, but broken                         kind "damaged"
+│   └── AudioLimitError      it claims a rate, length or size beyond reason  kind "limit"
+├── ModelError
+│   ├── UnknownModelError    no model of that name
+│   ├── EngineMissingError   the engine asked for is not installed
+│   └── WeightsError
+│       ├── WeightsMissingError   not here and could not be fetched
+│       ├── ChecksumError         not the bytes that were promised
+│       └── WeightsFormatError    not in the layout of the official files
+├── StoreError
+│   ├── IndexNotFoundError   there is no index in that folder
+│   ├── IndexEmptyError      there is one, with nothing in it
+│   ├── IndexBusyError       another process is writing to it                (exit status 75)
+│   ├── IndexTooNewError     made by a later version of embedindex
+│   ├── IndexDamagedError    the database is broken
+│   ├── IndexReadOnlyError   the folder cannot be written
+│   └── DiskFullError        no space left
+├── ModelMismatchError       the index was made with another model
+└── QueryError               the query itself cannot be answered
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class EmbedindexError(Exception):
+    """Base of all errors that embedindex raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(EmbedindexError):
+    """The options or arguments make no sense together."""
+
+    exit_status = 2
+
+
+def display_path(path: str | bytes | os.PathLike[str]) -> str:
+    """Return `path` as text that is safe to print: control, bidi and undecodable characters are escaped."""
+    text = os.fsdecode(path)
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("utf-8", "surrogateescape")
+        .decode("latin-1")
+        .encode("unicode_escape")
+        .decode("ascii")
+        for char in text
+    )
+
+
+class AudioError(EmbedindexError):
+    """One audio file could not be used.
+
+    Attributes:
+        path: the file, as it was given.
+        reason: what happened, without the path.
+        kind: a short machine-readable class of the reason, kept in the index.
+    """
+
+    kind = "audio"
+
+    def __init__(self, path: str | bytes | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{display_path(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.path, self.reason))
+
+
+class UnreadableFileError(AudioError):
+    """The file system refused the file: missing, no permission, input/output error, not a regular file."""
+
+    kind = "io"
+
+
+class EmptyAudioError(AudioError):
+    """The file holds no samples."""
+
+    kind = "empty"
+
+
+class NotAudioError(AudioError):
+    """The file's content is not audio, whatever its name says."""
+
+    kind = "not-audio"
+
+
+class DamagedAudioError(AudioError):
+    """The file is audio, but nothing usable could be decoded from it."""
+
+    kind = "damaged"
+
+
+class AudioLimitError(AudioError):
+    """The file claims a sample rate, channel count or length beyond reason."""
+
+    kind = "limit"
+
+
+class ModelError(EmbedindexError):
+    """Something is wrong with a model."""
+
+
+class UnknownModelError(ModelError):
+    """No registered model has that name."""
+
+
+class EngineMissingError(ModelError):
+    """The engine asked for is not installed."""
+
+
+class WeightsError(ModelError):
+    """Something is wrong with a model's weights."""
+
+
+class WeightsMissingError(WeightsError):
+    """The weights are not on this machine and could not be fetched."""
+
+
+class ChecksumError(WeightsError):
+    """The file's bytes are not the ones that were promised; it is not used."""
+
+
+class WeightsFormatError(WeightsError):
+    """The file is not in the layout of the official weights."""
+
+
+class StoreError(EmbedindexError):
+    """Something is wrong with an index on disk."""
+
+
+class IndexNotFoundError(StoreError):
+    """There is no index in that folder."""
+
+
+class IndexEmptyError(StoreError):
+    """The index holds no searchable sound."""
+
+
+class IndexBusyError(StoreError):
+    """Another process is writing to the index."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class IndexTooNewError(StoreError):
+    """The index was made by a later version of embedindex."""
+
+
+class IndexDamagedError(StoreError):
+    """The database is broken."""
+
+
+class IndexReadOnlyError(StoreError):
+    """The index cannot be written."""
+
+
+class DiskFullError(StoreError):
+    """No space is left where the index lives."""
+
+
+class ModelMismatchError(EmbedindexError):
+    """The index was made with another model than the one asked for."""
+
+
+class QueryError(EmbedindexError):
+    """The query itself cannot be answered."""

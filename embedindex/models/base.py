@@ -1,0 +1,125 @@
+"""What a model is: windows of samples in, one vector a window out, and an identity that says which vectors these are.
+
+A model never sees files. `embedindex.embed` cuts a file into windows the way the identity prescribes (level, filling of
+short sounds) and hands them over, so that a model stays a pure function of samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from embedindex.arrays import Float32Array
+
+ParameterValue = str | int | float | bool | None
+Level = Literal["peak", "none"]
+Filling = Literal["zero", "tile"]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Everything that decides what numbers a model returns. Two vectors are comparable only if it is equal.
+
+    Attributes:
+        name: registry name, e.g. ``"openl3"``.
+        sample_rate: Hz the windows must have.
+        window_samples: length of a window in samples at `sample_rate`.
+        dimension: length of a vector.
+        weights_sha256: SHA-256 (hex) of the weights file, None for a model without weights.
+        level: ``"peak"``: in an index each file is scaled to peak 1 before it is cut into windows.
+        filling: what fills the last window of a file and sounds shorter than a window: zeros, or the sound repeated.
+        standardise: True when the index must standardise each dimension before cosine similarity makes sense.
+        parameters: whatever else moves the numbers (front end, precision, version of the algorithm…).
+    """
+
+    name: str
+    sample_rate: int
+    window_samples: int
+    dimension: int
+    weights_sha256: str | None = None
+    level: Level = "peak"
+    filling: Filling = "tile"
+    standardise: bool = False
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window in seconds."""
+        return self.window_samples / self.sample_rate
+
+    def to_json(self) -> str:
+        """Return the identity as canonical JSON (sorted keys), from which `fingerprint` is computed."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "sample_rate": self.sample_rate,
+                "window_samples": self.window_samples,
+                "dimension": self.dimension,
+                "weights_sha256": self.weights_sha256,
+                "level": self.level,
+                "filling": self.filling,
+                "standardise": self.standardise,
+                "parameters": dict(self.parameters),
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelIdentity:
+        """Return the identity that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What a user asked for; picklable, so that a worker process can load the same model.
+
+    Attributes:
+        name: registry name.
+        options: the model's own options as (key, value) text pairs, e.g. ``(("input_repr", "mel128"),)``.
+        weights: path of a weights file to use instead of the model's own.
+        precision: ``"auto"``, ``"fp32"`` or ``"int8"``.
+        engine: ``"auto"`` or the name of an engine the model knows (``"onnxruntime"``, ``"tensorflow"``, ``"openl3"``).
+        threads: threads one call of `embed` may use.
+    """
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+    weights: str | None = None
+    precision: str = "auto"
+    engine: str = "auto"
+    threads: int = 1
+
+
+class Model(Protocol):
+    """One embedding model, loaded and ready."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which vectors these are."""
+        ...
+
+    @property
+    def default_hop_s(self) -> float:
+        """Seconds between the starts of two windows that an index uses unless told otherwise."""
+        ...
+
+    def embed(self, windows: Float32Array) -> Float32Array:
+        """Return one vector for each window.
+
+        Args:
+            windows: (n, window_samples) float32 mono samples at the identity's sample rate, finite; n may be 0.
+
+        Returns:
+            (n, dimension) float32, finite, of magnitude below 6.5e4 (vectors are stored as float16).
+        """
+        ...
