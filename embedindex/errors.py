@@ -50,10 +50,7 @@ def display_path(path: str | bytes | os.PathLike[str]) -> str:
     return "".join(
         char
         if char.isprintable()
-        else char.encode("utf-8", "surrogateescape")
-        .decode("latin-1")
-        .encode("unicode_escape")
-        .decode("ascii")
+        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode("ascii")
         for char in text
     )
 

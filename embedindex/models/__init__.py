@@ -31,9 +31,7 @@ def parse_request(text: str) -> ModelRequest:
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise UsageError(
-                f"--model {text}: {item!r} is not KEY=VALUE; write for example openl3:content_type=env"
-            )
+            raise UsageError(f"--model {text}: {item!r} is not KEY=VALUE; write for example openl3:content_type=env")
         pairs.append((key.strip(), value.strip()))
     return ModelRequest(name=name, options=tuple(sorted(pairs)))
 
