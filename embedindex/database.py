@@ -1,0 +1,160 @@
+"""Opening the SQLite database of an index, for reading or as its one writer, and putting SQLite's errors into words.
+
+Only the writer checkpoints (readers never do): two connections that write and checkpoint at the same instant can lose
+pages in SQLite before 3.51.3. Readers open the file read-only, and as immutable where the medium cannot be written.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from embedindex.errors import (
+    DiskFullError,
+    IndexBusyError,
+    IndexDamagedError,
+    IndexNotFoundError,
+    IndexReadOnlyError,
+    IndexTooNewError,
+    StoreError,
+    display_path,
+)
+from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+
+DATABASE_NAME = "embedindex.db"
+BUSY_TIMEOUT_MS = 30_000
+# The write-ahead log is cut back to this size at a checkpoint; it only grows beyond it under a long-lived reader.
+WAL_LIMIT_BYTES = 64 * 2**20
+
+
+def database_path(folder: str) -> str:
+    """Return the path of the database in an index folder."""
+    return os.path.join(folder, DATABASE_NAME)
+
+
+@contextmanager
+def sqlite_errors(folder: str) -> Iterator[None]:
+    """Turn SQLite's exceptions into embedindex's, with what to do about them."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        where = display_path(database_path(folder))
+        name = getattr(error, "sqlite_errorname", "") or ""  # Python ≥ 3.11
+        text = str(error)
+        if name.startswith("SQLITE_FULL") or "disk is full" in text:
+            raise DiskFullError(
+                f"{where}: no space left on the disk; what was done so far is kept. Free some space and run again"
+            ) from error
+        if name.startswith("SQLITE_READONLY") or "readonly database" in text:
+            raise IndexReadOnlyError(f"{where}: the index cannot be written; check the folder's permissions") from error
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "is locked" in text:
+            raise IndexBusyError(
+                f"{where}: another program holds the index locked; try again when it is done"
+            ) from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
+            raise IndexDamagedError(
+                f"{where}: the database is damaged ({text}); `embedindex verify` says what is lost"
+            ) from error
+        raise StoreError(f"{where}: {text}") from error
+
+
+def _uri(path: str, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?{mode}"
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _check_kind(connection: sqlite3.Connection, path: str) -> int:
+    """Return the schema version; refuse databases that are not ours or are newer than this program."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables:
+            raise StoreError(f"{display_path(path)}: this database is not an embedindex index; choose another folder")
+    if version > SCHEMA_VERSION:
+        raise IndexTooNewError(
+            f"{display_path(path)}: made by a later version of embedindex (schema {version}, this program knows "
+            f"{SCHEMA_VERSION}); nothing was changed. Update embedindex, or choose another --index"
+        )
+    return version
+
+
+def open_reader(folder: str) -> sqlite3.Connection:
+    """Return a read-only connection to the index in `folder`.
+
+    Raises:
+        IndexNotFoundError: there is no index there.
+        IndexTooNewError: a later version made it.
+        StoreError: its subclasses say what else is wrong.
+    """
+    path = database_path(folder)
+    if not os.path.isfile(path):
+        raise IndexNotFoundError(
+            f"{display_path(folder)}: there is no index here; make one with `embedindex scan FOLDER`"
+        )
+    with sqlite_errors(folder):
+        try:
+            connection = sqlite3.connect(_uri(path, "mode=ro"), uri=True, isolation_level=None, check_same_thread=False)
+            _prepare(connection)
+            version = _check_kind(connection, path)
+        except sqlite3.OperationalError:
+            # A write-ahead log needs a shared-memory file beside it, which a read-only medium cannot have.
+            if os.access(folder, os.W_OK):
+                raise
+            connection = sqlite3.connect(_uri(path, "immutable=1"), uri=True, isolation_level=None)
+            _prepare(connection)
+            version = _check_kind(connection, path)
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    if version < SCHEMA_VERSION:
+        raise IndexNotFoundError(
+            f"{display_path(folder)}: the index was not finished or is older; run `embedindex scan FOLDER` once"
+        )
+    return connection
+
+
+def open_writer(folder: str, *, durable: bool = False) -> sqlite3.Connection:
+    """Return the writing connection; makes the folder, the database and missing migrations. The caller holds the lock.
+
+    Args:
+        folder: the index folder.
+        durable: sync at every commit (`synchronous=FULL`): a power cut loses nothing, at the price of speed.
+
+    Raises:
+        IndexTooNewError: a later version made it; it is left untouched.
+        StoreError: its subclasses say what else is wrong.
+    """
+    path = database_path(folder)
+    with sqlite_errors(folder):
+        connection = sqlite3.connect(_uri(path, "mode=rwc"), uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection)
+            version = _check_kind(connection, path)
+            if version < SCHEMA_VERSION:
+                connection.execute("PRAGMA journal_mode = WAL")
+                _migrate(connection)
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(
+                    f"{display_path(path)}: this disk cannot hold the database's write-ahead log (it offers {mode!r}); "
+                    "put the index on a local disk with --index"
+                )
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database
+
+    database = Database(connection, strict=True)
+    migrations().apply(database)

@@ -1,0 +1,359 @@
+"""Reading an index: files, vectors, labels, the model. SQLite is the truth; this module never changes it.
+
+Conventions: paths are bytes, times and lengths are seconds, vectors are float16 as the model returned them (an all-zero
+row is a window of digital silence). A window is a 64-bit number; its file is the one whose run of windows holds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from embedindex.arrays import Float16Array, Int64Array
+from embedindex.database import open_reader, sqlite_errors
+from embedindex.models.base import ModelIdentity, ModelRequest
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One row of the table ``files``; the names are the column names, see `schema.py`."""
+
+    id: int
+    path: bytes
+    root_id: int
+    status: str
+    missing_since: str | None
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+    content_hash: bytes | None
+    container: str | None
+    codec: str | None
+    sample_rate: int | None
+    channels: int | None
+    duration: float | None
+    peak: float | None
+    artist: str | None
+    album: str | None
+    title: str | None
+    genre: str | None
+    year: int | None
+    note: str | None
+    error_kind: str | None
+    error_reason: str | None
+    first_window: int | None
+    n_windows: int
+    n_silent: int
+    vectors_hash: bytes | None
+    scanned_at: str
+
+    @property
+    def shown_status(self) -> str:
+        """``"ok"``, ``"failed"`` or ``"missing"``."""
+        return "missing" if self.missing_since is not None else self.status
+
+    @property
+    def text_path(self) -> str:
+        """The path as Python text; undecodable bytes are surrogate escapes, so `os.fsencode` gives `path` back."""
+        return os.fsdecode(self.path)
+
+
+FILE_COLUMNS = ", ".join(f"files.{column.name}" for column in fields(FileRecord))
+
+
+@dataclass(frozen=True)
+class IndexModel:
+    """The one model of an index.
+
+    Attributes:
+        id: its row in the table ``models``.
+        identity: which vectors it makes.
+        request: how to load it again.
+        hop_s: seconds between the starts of two windows.
+    """
+
+    id: int
+    identity: ModelIdentity
+    request: ModelRequest
+    hop_s: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much an index holds. `windows` counts those of files that are not missing; `seconds` likewise."""
+
+    files: int
+    ok: int
+    failed: int
+    missing: int
+    windows: int
+    silent_windows: int
+    seconds: float
+    labels: int
+
+
+@dataclass(frozen=True)
+class Label:
+    """One ``key=value`` of a file, who said so (`source`) and how sure it is (0 to 1)."""
+
+    key: str
+    value: str
+    source: str
+    confidence: float
+
+
+def request_to_json(request: ModelRequest) -> str:
+    """Return a request as JSON for the table ``models``."""
+    return json.dumps(
+        {
+            "name": request.name,
+            "options": [list(pair) for pair in request.options],
+            "weights": request.weights,
+            "precision": request.precision,
+            "engine": request.engine,
+        },
+        sort_keys=True,
+    )
+
+
+def request_from_json(text: str) -> ModelRequest:
+    """Return the request that `request_to_json` wrote."""
+    data = json.loads(text)
+    return ModelRequest(
+        name=data["name"],
+        options=tuple((str(key), str(value)) for key, value in data["options"]),
+        weights=data["weights"],
+        precision=data["precision"],
+        engine=data["engine"],
+    )
+
+
+class Store:
+    """An index, open for reading. Use as a context manager, or call `close`.
+
+    Raises:
+        IndexNotFoundError: from the constructor, when there is no index in the folder.
+        StoreError: from any method, when the database cannot be read.
+    """
+
+    def __init__(self, folder: str, connection: sqlite3.Connection | None = None) -> None:
+        self.folder = folder
+        self._connection = open_reader(folder) if connection is None else connection
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with sqlite_errors(self.folder):
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def _stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        with sqlite_errors(self.folder):
+            yield from self._connection.execute(sql, parameters)
+
+    def _row(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        rows = self._rows(sql, parameters)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything that is read inside see one and the same state, whatever a scan writes meanwhile."""
+        with sqlite_errors(self.folder):
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+
+    def setting(self, name: str) -> int | str:
+        """Return one row of the table ``settings``."""
+        row = self._row("SELECT value FROM settings WHERE name = ?", (name,))
+        if row is None:
+            raise KeyError(name)
+        value: int | str = row[0]
+        return value
+
+    @property
+    def generation(self) -> int:
+        """A number that grows with every change to the windows of the index."""
+        return int(self.setting("generation"))
+
+    @property
+    def next_window(self) -> int:
+        """The first window number that no file has had yet."""
+        return int(self.setting("next_window"))
+
+    @property
+    def database_id(self) -> str:
+        """A random name given to the database when it was made."""
+        return str(self.setting("database_id"))
+
+    def model(self) -> IndexModel | None:
+        """Return the model of the index; None before the first scan."""
+        row = self._row("SELECT id, identity, request, hop_s FROM models ORDER BY id LIMIT 1")
+        if row is None:
+            return None
+        return IndexModel(row[0], ModelIdentity.from_json(row[1]), request_from_json(row[2]), row[3])
+
+    def space(self) -> bytes | None:
+        """Return the learnt transform of the index, as `embedindex.space` wrote it."""
+        row = self._row("SELECT data FROM spaces LIMIT 1")
+        return None if row is None else row[0]
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _records(self, rest: str, parameters: Sequence[Any] = ()) -> list[FileRecord]:
+        return [FileRecord(*row) for row in self._rows(f"SELECT {FILE_COLUMNS} FROM files {rest}", parameters)]  # noqa: S608
+
+    def files(self, where: str = "1", parameters: Sequence[Any] = ()) -> Iterator[FileRecord]:
+        """Yield the files that an SQL condition of ours selects, by path. Streams; never give it a user's text."""
+        sql = f"SELECT {FILE_COLUMNS} FROM files WHERE {where} ORDER BY path"  # noqa: S608
+        for row in self._stream(sql, parameters):
+            yield FileRecord(*row)
+
+    def file(self, file_id: int) -> FileRecord:
+        """Return one file by its id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = self._records("WHERE id = ?", (file_id,))
+        if not found:
+            raise KeyError(file_id)
+        return found[0]
+
+    def file_by_path(self, path: bytes) -> FileRecord | None:
+        """Return the file with exactly that path, or None."""
+        found = self._records("WHERE path = ?", (path,))
+        return found[0] if found else None
+
+    def file_state(self, path: bytes) -> tuple[int, int, int, str, str | None, str | None] | None:
+        """Return (id, size, mtime_ns, status, missing_since, error_kind) of a path: all that a rescan must compare."""
+        row = self._row(
+            "SELECT id, size, mtime_ns, status, missing_since, error_kind FROM files WHERE path = ?", (path,)
+        )
+        return None if row is None else (row[0], row[1], row[2], row[3], row[4], row[5])
+
+    def files_by_content(self, content_hash: bytes) -> list[FileRecord]:
+        """Return the embedded files with that content, lowest id first."""
+        return self._records("WHERE content_hash = ? AND status = 'ok' ORDER BY id", (content_hash,))
+
+    def files_by_inode(self, device: int, inode: int) -> list[FileRecord]:
+        """Return the files last seen at that device and inode number."""
+        return self._records("WHERE inode = ? AND device = ? ORDER BY id", (inode, device))
+
+    def files_of_windows(self, windows: Iterable[int]) -> dict[int, FileRecord]:
+        """Return the file of each window; windows that no file has any more are left out."""
+        found: dict[int, FileRecord] = {}
+        known: FileRecord | None = None
+        for window in sorted(set(windows)):
+            if known is None or not known.first_window <= window < known.first_window + known.n_windows:  # type: ignore[operator]
+                rows = self._records(
+                    "WHERE first_window <= ? AND first_window IS NOT NULL ORDER BY first_window DESC LIMIT 1", (window,)
+                )
+                known = rows[0] if rows and window < rows[0].first_window + rows[0].n_windows else None  # type: ignore[operator]
+            if known is not None:
+                found[window] = known
+        return found
+
+    def counts(self) -> Counts:
+        """Return how much the index holds."""
+        row = self._row(
+            "SELECT count(*), "
+            "count(*) FILTER (WHERE status = 'ok' AND missing_since IS NULL), "
+            "count(*) FILTER (WHERE status = 'failed' AND missing_since IS NULL), "
+            "count(*) FILTER (WHERE missing_since IS NOT NULL), "
+            "coalesce(sum(n_windows) FILTER (WHERE missing_since IS NULL), 0), "
+            "coalesce(sum(n_silent) FILTER (WHERE missing_since IS NULL), 0), "
+            "coalesce(sum(duration) FILTER (WHERE missing_since IS NULL AND status = 'ok'), 0.0), "
+            "(SELECT count(*) FROM labels) FROM files"
+        )
+        if row is None:
+            raise AssertionError("an aggregate returns a row")
+        return Counts(*row)
+
+    def roots(self) -> list[tuple[int, bytes, int | None]]:
+        """Return (id, path, device) of every scanned root."""
+        return [(row[0], row[1], row[2]) for row in self._rows("SELECT id, path, device FROM roots ORDER BY id")]
+
+    def labels_of(self, file_ids: Iterable[int]) -> dict[int, list[Label]]:
+        """Return the labels of some files; files without labels are left out."""
+        labels: dict[int, list[Label]] = {}
+        for file_id in file_ids:
+            rows = self._rows(
+                "SELECT key, value, source, confidence FROM labels WHERE file_id = ?"
+                " ORDER BY key, confidence DESC, value",
+                (file_id,),
+            )
+            if rows:
+                labels[file_id] = [Label(*row) for row in rows]
+        return labels
+
+    def window_runs(self, where: str = "1", parameters: Sequence[Any] = ()) -> list[tuple[int, int]]:
+        """Return (first window, number of windows) of the embedded files that an SQL condition of ours selects."""
+        rows = self._rows(
+            f"SELECT first_window, n_windows FROM files WHERE first_window IS NOT NULL AND ({where}) "  # noqa: S608
+            "ORDER BY first_window",
+            parameters,
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    # -- vectors -------------------------------------------------------------------------------------------------
+
+    def _dimension(self) -> int:
+        model = self.model()
+        return model.identity.dimension if model else 0
+
+    def vectors_of(self, record: FileRecord) -> Float16Array:
+        """Return the vectors of one file, (n_windows, dimension) float16, in order of time."""
+        dimension = self._dimension()
+        rows = self._rows("SELECT data FROM vectors WHERE file_id = ? ORDER BY first_window", (record.id,))
+        return np.frombuffer(b"".join(row[0] for row in rows), np.float16).reshape(-1, dimension)
+
+    def vector_batches(self, from_window: int = 0, rows: int = 256) -> Iterator[tuple[Int64Array, Float16Array]]:
+        """Yield (window numbers (n,) int64, vectors (n, dimension) float16) of all windows from a number on, in order.
+
+        Args:
+            from_window: the first window number wanted.
+            rows: how many table rows (of up to 32 windows) go into a batch.
+        """
+        dimension = self._dimension()
+        position = from_window
+        while True:
+            found = self._rows(
+                "SELECT first_window, n_windows, data FROM vectors WHERE first_window >= ?"
+                " ORDER BY first_window LIMIT ?",
+                (position, rows),
+            )
+            if not found:
+                return
+            numbers = np.concatenate([np.arange(first, first + count, dtype=np.int64) for first, count, _ in found])
+            vectors = np.frombuffer(b"".join(data for _, _, data in found), np.float16).reshape(-1, dimension)
+            yield numbers, vectors
+            position = found[-1][0] + 1
+
+    def removed_since(self, generation: int) -> list[tuple[int, int]]:
+        """Return (first window, number of windows) of what was removed after a generation."""
+        rows = self._rows(
+            "SELECT first_window, n_windows FROM removed_windows WHERE generation > ? ORDER BY first_window",
+            (generation,),
+        )
+        return [(row[0], row[1]) for row in rows]
