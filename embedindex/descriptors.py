@@ -9,6 +9,8 @@ the ends; a sound of ``s`` samples has ``1 + s // hop`` frames. Results are floa
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from embedindex.arrays import Float32Array
@@ -38,7 +40,8 @@ def frame(sounds: Float32Array, length: int = N_FFT, hop: int = HOP, edge: bool 
 
 def magnitude(sounds: Float32Array, n_fft: int = N_FFT, hop: int = HOP) -> Float32Array:
     """Return the magnitude spectrogram |STFT|, (…, frames, n_fft // 2 + 1), through a periodic Hann window."""
-    return np.abs(np.fft.rfft(frame(sounds, n_fft, hop) * hann(n_fft)))
+    spectrum: Float32Array = np.abs(np.fft.rfft(frame(sounds, n_fft, hop) * hann(n_fft)))
+    return spectrum
 
 
 def mel_spectrogram(power: Float32Array, sample_rate: int, n_mels: int = 128) -> Float32Array:
@@ -54,11 +57,11 @@ def power_to_db(power: Float32Array, range_db: float | None = DYNAMIC_RANGE_DB, 
         range_db: None for no limit.
         axes: how many of the last axes are one sound.
     """
-    level = np.float32(10.0) * np.log10(np.maximum(power, np.float32(POWER_FLOOR)))
+    level: Float32Array = np.float32(10.0) * np.log10(np.maximum(power, np.float32(POWER_FLOOR)))
     if range_db is None:
         return level
-    top = level.max(axis=tuple(range(-axes, 0)), keepdims=True)
-    return np.maximum(level, top - np.float32(range_db))
+    lowest = level.max(axis=tuple(range(-axes, 0)), keepdims=True) - np.float32(range_db)
+    return np.maximum(level, lowest).astype(np.float32, copy=False)
 
 
 def mfcc(log_mel_db: Float32Array, count: int = 20) -> Float32Array:
@@ -101,13 +104,14 @@ def chroma(power: Float32Array, sample_rate: int, tuning: float = 0.0) -> Float3
     """
     energy = power @ chroma_bank(sample_rate, _n_fft(power), 12, tuning)
     top = energy.max(axis=-1, keepdims=True)
-    return energy / np.where(top < TINY, np.float32(1.0), top)
+    return energy / _positive(top)
 
 
 def rms(sounds: Float32Array, length: int = N_FFT, hop: int = HOP) -> Float32Array:
     """Return the root mean square of each centred frame, (…, frames)."""
     frames = frame(sounds, length, hop)
-    return np.sqrt(np.einsum("...i,...i->...", frames, frames) / np.float32(length))
+    level: Float32Array = np.sqrt(np.einsum("...i,...i->...", frames, frames) / np.float32(length))
+    return level
 
 
 def zero_crossing_rate(sounds: Float32Array, length: int = N_FFT, hop: int = HOP) -> Float32Array:
@@ -123,28 +127,32 @@ def zero_crossing_rate(sounds: Float32Array, length: int = N_FFT, hop: int = HOP
 def centroid_hz(magnitudes: Float32Array, sample_rate: int) -> Float32Array:
     """Return the mean frequency (…, frames) in Hz, weighted by magnitude; 0 in silence."""
     frequencies = bin_frequencies(sample_rate, _n_fft(magnitudes)).astype(np.float32)
-    return (magnitudes @ frequencies) / _positive(magnitudes.sum(axis=-1))
+    centre: Float32Array = (magnitudes @ frequencies) / _positive(magnitudes.sum(axis=-1))
+    return centre
 
 
 def bandwidth_hz(magnitudes: Float32Array, sample_rate: int, centroids: Float32Array) -> Float32Array:
     """Return the standard deviation of frequency (…, frames) in Hz around `centroids`, weighted by magnitude."""
     frequencies = bin_frequencies(sample_rate, _n_fft(magnitudes)).astype(np.float32)
     squared = (frequencies - centroids[..., None]) ** 2
-    spread = np.einsum("...i,...i->...", magnitudes, squared) / _positive(magnitudes.sum(axis=-1))
-    return np.sqrt(spread)
+    variance = np.einsum("...i,...i->...", magnitudes, squared) / _positive(magnitudes.sum(axis=-1))
+    spread: Float32Array = np.sqrt(variance)
+    return spread
 
 
 def rolloff_hz(magnitudes: Float32Array, sample_rate: int, share: float = 0.85) -> Float32Array:
     """Return the lowest bin's frequency (…, frames) in Hz below and at which `share` of the magnitudes lies."""
     total = np.cumsum(magnitudes, axis=-1)
     index = np.argmax(total >= np.float32(share) * total[..., -1:], axis=-1)
-    return bin_frequencies(sample_rate, _n_fft(magnitudes)).astype(np.float32)[index]
+    limit: Float32Array = bin_frequencies(sample_rate, _n_fft(magnitudes)).astype(np.float32)[index]
+    return limit
 
 
 def flatness(power: Float32Array) -> Float32Array:
     """Return geometric / arithmetic mean of the power spectrum (…, frames): 1 for white noise, near 0 for a tone."""
     floored = np.maximum(power, np.float32(POWER_FLOOR))
-    return np.exp(np.mean(np.log(floored), axis=-1)) / np.mean(floored, axis=-1)
+    ratio: Float32Array = np.exp(np.mean(np.log(floored), axis=-1)) / np.mean(floored, axis=-1)
+    return ratio
 
 
 def contrast_db(
@@ -167,7 +175,7 @@ def contrast_db(
         raise ValueError(f"{n_bands} octaves from {f_min} Hz do not fit below half of {sample_rate} Hz")
     frequencies = bin_frequencies(sample_rate, _n_fft(magnitudes))
     peaks, valleys = [], []
-    for band, (low, high) in enumerate(zip(edges_hz[:-1], edges_hz[1:], strict=True)):
+    for band, (low, high) in enumerate(pairwise(edges_hz)):
         inside = np.flatnonzero((frequencies >= low) & (frequencies <= high))
         first = int(inside[0]) - (1 if band else 0)  # the reference lends each band its lower neighbour
         last = len(frequencies) if band == n_bands else int(inside[-1]) + 1
@@ -194,9 +202,10 @@ def onset_strength(log_mel_db: Float32Array, n_fft: int = N_FFT, hop: int = HOP)
 
 def _n_fft(spectrogram: Float32Array) -> int:
     """Return the transform length that gave a spectrogram (…, frames, bins)."""
-    return 2 * (spectrogram.shape[-1] - 1)
+    bins: int = spectrogram.shape[-1]
+    return 2 * (bins - 1)
 
 
 def _positive(total: Float32Array) -> Float32Array:
     """Return divisors: `total` where it is a normal number, else 1 (as librosa's `normalize` leaves silence alone)."""
-    return np.where(total < TINY, np.float32(1.0), total)
+    return np.where(total < TINY, np.float32(1.0), total).astype(np.float32, copy=False)
