@@ -4,7 +4,8 @@ Conventions: definitions, defaults and scalings are librosa's (0.10 and later), 
 compare with; only the axes differ: frames come before bins, (…, frames, bins), where librosa has (…, bins, frames).
 Sounds are (…, samples) float32; leading axes are a batch whose members never influence one another (librosa's decibel
 floor looks at all channels together). Frames are centred: frame ``i`` is around sample ``i * hop``, with zeros beyond
-the ends; a sound of ``s`` samples has ``1 + s // hop`` frames. Results are float32 and finite for finite input.
+the ends; a sound of ``s`` samples has ``1 + s // hop`` frames. With ``centred=False`` (librosa's ``center=False``)
+frame ``i`` starts at ``i * hop`` and only complete frames are taken. Results are float32 and finite for finite input.
 """
 
 from __future__ import annotations
@@ -24,29 +25,31 @@ ZERO_CROSSING_FLOOR = 1e-10  # librosa's `threshold` of zero_crossings: samples 
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def frame(sounds: Float32Array, length: int = N_FFT, hop: int = HOP, edge: bool = False) -> Float32Array:
-    """Return a view of `sounds` (…, samples) as centred frames (…, 1 + samples // hop, length), read-only.
+def frame(sounds: Float32Array, length: int = N_FFT, hop: int = HOP, centred: bool = True) -> Float32Array:
+    """Return a view of `sounds` (…, samples) as frames (…, frames, length), read-only.
 
     Args:
         sounds: (…, samples) float32.
         length: samples in a frame.
         hop: samples between the starts of two frames.
-        edge: continue the sound beyond its ends with its first and last sample instead of zeros.
+        centred: zeros before and after the sound, so that frame ``i`` is centred on sample ``i * hop``.
     """
-    padding = [(0, 0)] * (sounds.ndim - 1) + [(length // 2, length // 2)]
-    padded = np.pad(sounds, padding, mode="edge") if edge else np.pad(sounds, padding)
-    return np.lib.stride_tricks.sliding_window_view(padded, length, axis=-1)[..., ::hop, :]
+    if centred:
+        sounds = np.pad(sounds, [(0, 0)] * (sounds.ndim - 1) + [(length // 2, length // 2)])
+    return np.lib.stride_tricks.sliding_window_view(sounds, length, axis=-1)[..., ::hop, :]
 
 
-def magnitude(sounds: Float32Array, n_fft: int = N_FFT, hop: int = HOP) -> Float32Array:
+def magnitude(sounds: Float32Array, n_fft: int = N_FFT, hop: int = HOP, centred: bool = True) -> Float32Array:
     """Return the magnitude spectrogram |STFT|, (…, frames, n_fft // 2 + 1), through a periodic Hann window."""
-    spectrum: Float32Array = np.abs(np.fft.rfft(frame(sounds, n_fft, hop) * hann(n_fft)))
+    spectrum: Float32Array = np.abs(np.fft.rfft(frame(sounds, n_fft, hop, centred) * hann(n_fft)))
     return spectrum
 
 
-def mel_spectrogram(power: Float32Array, sample_rate: int, n_mels: int = 128) -> Float32Array:
+def mel_spectrogram(
+    power: Float32Array, sample_rate: int, n_mels: int = 128, f_min: float = 0.0, f_max: float | None = None
+) -> Float32Array:
     """Return the mel spectrogram (…, frames, n_mels) of a power spectrogram (…, frames, bins)."""
-    return power @ mel_bank(sample_rate, _n_fft(power), n_mels)
+    return power @ mel_bank(sample_rate, _n_fft(power), n_mels, f_min, f_max)
 
 
 def power_to_db(power: Float32Array, range_db: float | None = DYNAMIC_RANGE_DB, axes: int = 2) -> Float32Array:
@@ -61,7 +64,8 @@ def power_to_db(power: Float32Array, range_db: float | None = DYNAMIC_RANGE_DB, 
     if range_db is None:
         return level
     lowest = level.max(axis=tuple(range(-axes, 0)), keepdims=True) - np.float32(range_db)
-    return np.maximum(level, lowest).astype(np.float32, copy=False)
+    limited: Float32Array = np.maximum(level, lowest)
+    return limited
 
 
 def mfcc(log_mel_db: Float32Array, count: int = 20) -> Float32Array:
@@ -107,9 +111,9 @@ def chroma(power: Float32Array, sample_rate: int, tuning: float = 0.0) -> Float3
     return energy / _positive(top)
 
 
-def rms(sounds: Float32Array, length: int = N_FFT, hop: int = HOP) -> Float32Array:
-    """Return the root mean square of each centred frame, (…, frames)."""
-    frames = frame(sounds, length, hop)
+def rms(sounds: Float32Array, length: int = N_FFT, hop: int = HOP, centred: bool = True) -> Float32Array:
+    """Return the root mean square of each frame, (…, frames)."""
+    frames = frame(sounds, length, hop, centred)
     level: Float32Array = np.sqrt(np.einsum("...i,...i->...", frames, frames) / np.float32(length))
     return level
 
