@@ -7,7 +7,8 @@ EmbedindexError
 │   ├── EmptyAudioError      there is no sound in it                         kind "empty"
 │   ├── NotAudioError        its content is not audio                        kind "not-audio"
 │   ├── DamagedAudioError    it is audio, but broken                         kind "damaged"
-│   └── AudioLimitError      it claims a rate, length or size beyond reason  kind "limit"
+│   ├── AudioLimitError      it claims a rate, length or size beyond reason  kind "limit"
+│   └── EmbeddingError       the model made nonsense of it                   kind "model"
 ├── ModelError
 │   ├── UnknownModelError    no model of that name
 │   ├── EngineMissingError   the engine asked for is not installed
@@ -24,6 +25,7 @@ EmbedindexError
 │   ├── IndexReadOnlyError   the folder cannot be written
 │   └── DiskFullError        no space left
 ├── ModelMismatchError       the index was made with another model
+├── PathNotFoundError        a folder or file that was named is not there
 └── QueryError               the query itself cannot be answered
 """
 
@@ -105,6 +107,12 @@ class AudioLimitError(AudioError):
     kind = "limit"
 
 
+class EmbeddingError(AudioError):
+    """The model returned something that is not a vector of numbers."""
+
+    kind = "model"
+
+
 class ModelError(EmbedindexError):
     """Something is wrong with a model."""
 
@@ -169,6 +177,10 @@ class DiskFullError(StoreError):
 
 class ModelMismatchError(EmbedindexError):
     """The index was made with another model than the one asked for."""
+
+
+class PathNotFoundError(EmbedindexError):
+    """A folder or file that was named on the command line is not there."""
 
 
 class QueryError(EmbedindexError):

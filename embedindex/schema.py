@@ -156,7 +156,7 @@ def migrations() -> Migrations:
         for statement in filter(None, map(str.strip, _FIRST.split(";\n"))):
             db.execute(statement)
         db.execute("INSERT INTO settings VALUES ('database_id', lower(hex(randomblob(16))))")
-        db.execute("INSERT INTO settings VALUES ('generation', 0), ('next_window', 0)")
+        db.execute("INSERT INTO settings VALUES ('generation', 0), ('removals_after', 0), ('next_window', 0)")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA user_version = 1")
 

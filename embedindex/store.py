@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from embedindex.arrays import Float16Array, Int64Array
+from embedindex.crawl import SEPARATOR
 from embedindex.database import open_reader, sqlite_errors
 from embedindex.models.base import ModelIdentity, ModelRequest
 
@@ -111,6 +112,12 @@ class Label:
     confidence: float
 
 
+def path_range(folder: bytes) -> tuple[bytes, bytes]:
+    """Return the bounds between which, both excluded, all paths below a folder sort."""
+    stem = folder.rstrip(SEPARATOR)
+    return stem + SEPARATOR, stem + bytes([SEPARATOR[0] + 1])
+
+
 def request_to_json(request: ModelRequest) -> str:
     """Return a request as JSON for the table ``models``."""
     return json.dumps(
@@ -197,6 +204,11 @@ class Store:
         return int(self.setting("generation"))
 
     @property
+    def removals_after(self) -> int:
+        """The generation from which on the log of removed windows is complete."""
+        return int(self.setting("removals_after"))
+
+    @property
     def next_window(self) -> int:
         """The first window number that no file has had yet."""
         return int(self.setting("next_window"))
@@ -245,12 +257,39 @@ class Store:
         found = self._records("WHERE path = ?", (path,))
         return found[0] if found else None
 
-    def file_state(self, path: bytes) -> tuple[int, int, int, str, str | None, str | None] | None:
-        """Return (id, size, mtime_ns, status, missing_since, error_kind) of a path: all that a rescan must compare."""
+    def file_state(self, path: bytes) -> tuple[int, int, int, str, str | None, str | None, int] | None:
+        """Return (id, size, mtime_ns, status, missing_since, error_kind, device): all that a rescan must compare."""
         row = self._row(
-            "SELECT id, size, mtime_ns, status, missing_since, error_kind FROM files WHERE path = ?", (path,)
+            "SELECT id, size, mtime_ns, status, missing_since, error_kind, device FROM files WHERE path = ?", (path,)
         )
-        return None if row is None else (row[0], row[1], row[2], row[3], row[4], row[5])
+        return None if row is None else (row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+
+    def paths_below(self, folder: bytes) -> Iterator[tuple[int, bytes, int, str | None]]:
+        """Yield (id, path, device, missing_since) of the files in a folder and below it, or of that file, by path."""
+        low, high = path_range(folder)
+        own = self.file_by_path(folder)
+        if own is not None:
+            yield own.id, own.path, own.device, own.missing_since
+        while True:  # page by page, so that what was yielded may be changed meanwhile
+            rows = self._rows(
+                "SELECT id, path, device, missing_since FROM files WHERE path > ? AND path < ?"
+                " ORDER BY path LIMIT 1000",
+                (low, high),
+            )
+            for row in rows:
+                yield row[0], row[1], row[2], row[3]
+            if not rows:
+                return
+            low = rows[-1][1]
+
+    def failure_by_content(self, content_hash: bytes) -> tuple[str, str] | None:
+        """Return (kind, reason) of a file with that content that could not be used, or None."""
+        row = self._row(
+            "SELECT error_kind, error_reason FROM files"
+            " WHERE content_hash = ? AND status = 'failed' AND error_kind <> 'io' LIMIT 1",
+            (content_hash,),
+        )
+        return None if row is None else (row[0], row[1])
 
     def files_by_content(self, content_hash: bytes) -> list[FileRecord]:
         """Return the embedded files with that content, lowest id first."""
@@ -260,19 +299,32 @@ class Store:
         """Return the files last seen at that device and inode number."""
         return self._records("WHERE inode = ? AND device = ? ORDER BY id", (inode, device))
 
-    def files_of_windows(self, windows: Iterable[int]) -> dict[int, FileRecord]:
-        """Return the file of each window; windows that no file has any more are left out."""
-        found: dict[int, FileRecord] = {}
-        known: FileRecord | None = None
-        for window in sorted(set(windows)):
-            if known is None or not known.first_window <= window < known.first_window + known.n_windows:  # type: ignore[operator]
-                rows = self._records(
-                    "WHERE first_window <= ? AND first_window IS NOT NULL ORDER BY first_window DESC LIMIT 1", (window,)
-                )
-                known = rows[0] if rows and window < rows[0].first_window + rows[0].n_windows else None  # type: ignore[operator]
-            if known is not None:
-                found[window] = known
-        return found
+    def owners_of_windows(self, windows: Int64Array) -> Int64Array:
+        """Return the file id of each window number, -1 where no file has it any more.
+
+        Args:
+            windows: (n,) int64, ascending.
+        """
+        owners = np.full(len(windows), -1, np.int64)
+        position = 0
+        while position < len(windows):
+            window = int(windows[position])
+            row = self._row(
+                "SELECT id, first_window + n_windows FROM files WHERE first_window <= ? AND first_window IS NOT NULL"
+                " ORDER BY first_window DESC LIMIT 1",
+                (window,),
+            )
+            if row is None or row[1] <= window:
+                position += 1
+                continue
+            after = int(np.searchsorted(windows, row[1]))
+            owners[position:after] = row[0]
+            position = after
+        return owners
+
+    def has_missing(self) -> bool:
+        """Return whether any file is marked as missing."""
+        return self._row("SELECT 1 FROM files WHERE missing_since IS NOT NULL LIMIT 1") is not None
 
     def counts(self) -> Counts:
         """Return how much the index holds."""
@@ -294,6 +346,16 @@ class Store:
         """Return (id, path, device) of every scanned root."""
         return [(row[0], row[1], row[2]) for row in self._rows("SELECT id, path, device FROM roots ORDER BY id")]
 
+    def last_scan(self) -> str | None:
+        """Return when the last scan that changed something ended (ISO 8601, UTC), or began if it never ended."""
+        row = self._row("SELECT coalesce(finished_at, started_at) FROM runs ORDER BY id DESC LIMIT 1")
+        return None if row is None else row[0]
+
+    def last_unseen(self) -> list[tuple[str, str]]:
+        """Return (path, reason) of what that scan could not look at."""
+        row = self._row("SELECT json_extract(summary, '$.unseen') FROM runs ORDER BY id DESC LIMIT 1")
+        return [] if row is None or row[0] is None else [(path, reason) for path, reason in json.loads(row[0])]
+
     def labels_of(self, file_ids: Iterable[int]) -> dict[int, list[Label]]:
         """Return the labels of some files; files without labels are left out."""
         labels: dict[int, list[Label]] = {}
@@ -313,6 +375,22 @@ class Store:
             f"SELECT first_window, n_windows FROM files WHERE first_window IS NOT NULL AND ({where}) "  # noqa: S608
             "ORDER BY first_window",
             parameters,
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def integrity_problems(self) -> list[str]:
+        """Return what SQLite's own checks find wrong with the database."""
+        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        return found + [f"a row of {row[0]} refers to nothing" for row in self._rows("PRAGMA foreign_key_check")]
+
+    def orphan_vectors(self) -> list[tuple[int, int]]:
+        """Return (first window, number) of stored vectors that lie outside their file's run of windows."""
+        rows = self._rows(
+            "SELECT vectors.first_window, vectors.n_windows FROM vectors LEFT JOIN files ON files.id = vectors.file_id"
+            " WHERE files.id IS NULL OR files.first_window IS NULL OR vectors.first_window < files.first_window"
+            " OR vectors.first_window + vectors.n_windows > files.first_window + files.n_windows LIMIT 20"
         )
         return [(row[0], row[1]) for row in rows]
 

@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -19,7 +18,10 @@ import numpy as np
 
 from embedindex import __version__
 from embedindex.arrays import Float16Array
+from embedindex.audio import AudioFacts
+from embedindex.crawl import FileStat
 from embedindex.database import open_writer, sqlite_errors
+from embedindex.embed import FileEmbedding
 from embedindex.errors import (
     DiskFullError,
     IndexBusyError,
@@ -30,59 +32,10 @@ from embedindex.errors import (
 )
 from embedindex.models.base import ModelIdentity, ModelRequest
 from embedindex.schema import WINDOWS_PER_ROW
-from embedindex.store import FileRecord, IndexModel, Label, Store, request_to_json
+from embedindex.store import FileRecord, IndexModel, Label, Store, path_range, request_to_json
+from embedindex.tags import Tags
 
 LOCK_NAME = "writer.lock"
-
-
-@dataclass(frozen=True)
-class FileStat:
-    """What the file system says of a file: the key of change detection.
-
-    Attributes:
-        size: bytes.
-        mtime_ns: time of last change in nanoseconds; `RECHECK` when it cannot be trusted.
-        device: device number.
-        inode: inode number, 0 where there is none.
-    """
-
-    size: int
-    mtime_ns: int
-    device: int
-    inode: int
-
-
-# A modification time that no file has: the next scan compares the content again.
-RECHECK = -1
-
-
-@dataclass(frozen=True)
-class FileContent:
-    """What was learnt from a file's bytes; the fields are columns of the table ``files``.
-
-    Attributes:
-        content_hash: 16 bytes, xxh3_128 of the file's bytes.
-        vectors: (n_windows, dimension) float16; an all-zero row is a window of digital silence.
-        silent: how many rows are all zero.
-        duration: seconds of sound decoded.
-        peak: largest magnitude of the mono down-mix, full scale = 1.
-    """
-
-    content_hash: bytes
-    vectors: Float16Array
-    silent: int
-    container: str
-    codec: str
-    sample_rate: int
-    channels: int
-    duration: float
-    peak: float
-    artist: str | None = None
-    album: str | None = None
-    title: str | None = None
-    genre: str | None = None
-    year: int | None = None
-    note: str | None = None
 
 
 def now() -> str:
@@ -223,6 +176,8 @@ class StoreWriter(Store):
     def start_run(self, roots: Iterable[bytes]) -> int:
         """Return the id of a new row in the table ``runs``."""
         with self.transaction():
+            # This process holds the lock, so that no other run is under way: what says so was killed.
+            self._do("UPDATE runs SET outcome = 'interrupted' WHERE outcome = 'running'")
             cursor = self._do(
                 "INSERT INTO runs (started_at, version, roots, outcome) VALUES (?, ?, ?, 'running')",
                 (now(), __version__, json.dumps([os.fsdecode(root) for root in roots])),
@@ -239,7 +194,7 @@ class StoreWriter(Store):
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def put_file(self, path: bytes, root_id: int, stat: FileStat, content: FileContent) -> int:
+    def put_file(self, path: bytes, root_id: int, stat: FileStat, content: FileEmbedding) -> int:
         """Write a file with its vectors in one transaction; what the index knew of that path before is replaced.
 
         Labels of the path stay. Returns the file's id.
@@ -255,17 +210,17 @@ class StoreWriter(Store):
                 "status": "ok",
                 "missing_since": None,
                 "content_hash": content.content_hash,
-                "container": content.container,
-                "codec": content.codec,
-                "sample_rate": content.sample_rate,
-                "channels": content.channels,
-                "duration": float(content.duration),
+                "container": content.facts.container,
+                "codec": content.facts.codec,
+                "sample_rate": content.facts.sample_rate,
+                "channels": content.facts.channels,
+                "duration": float(content.duration_s),
                 "peak": float(content.peak),
-                "artist": content.artist,
-                "album": content.album,
-                "title": content.title,
-                "genre": content.genre,
-                "year": content.year,
+                "artist": content.tags.artist,
+                "album": content.tags.album,
+                "title": content.tags.title,
+                "genre": content.tags.genre,
+                "year": content.tags.year,
                 "note": content.note,
                 "error_kind": None,
                 "error_reason": None,
@@ -337,7 +292,7 @@ class StoreWriter(Store):
         with self.transaction():
             self._do(
                 "UPDATE files SET size = ?, mtime_ns = ?, device = ?, inode = ?, missing_since = NULL WHERE id = ?",
-                (stat.size, stat.mtime_ns, _signed(stat.device), _signed(stat.inode), file_id),
+                (stat.size, stat.mtime_ns, stat.device, stat.inode, file_id),
             )
 
     def move_file(self, record: FileRecord, path: bytes, root_id: int, stat: FileStat) -> None:
@@ -351,28 +306,30 @@ class StoreWriter(Store):
 
     def copy_file(self, source: FileRecord, path: bytes, root_id: int, stat: FileStat) -> int:
         """Write a file whose content is another's, with that one's vectors under numbers of its own."""
-        return self.put_file(
-            path,
-            root_id,
-            stat,
-            FileContent(
-                content_hash=source.content_hash or b"",
-                vectors=self.vectors_of(source),
-                silent=source.n_silent,
+        content = FileEmbedding(
+            content_hash=source.content_hash or b"",
+            vectors=self.vectors_of(source),
+            silent=source.n_silent,
+            facts=AudioFacts(
                 container=source.container or "",
                 codec=source.codec or "",
                 sample_rate=source.sample_rate or 0,
                 channels=source.channels or 0,
-                duration=source.duration or 0.0,
-                peak=source.peak or 0.0,
-                artist=source.artist,
-                album=source.album,
-                title=source.title,
-                genre=source.genre,
-                year=source.year,
-                note=source.note,
+                duration_s=source.duration,
+                decoder="",
             ),
+            tags=Tags(source.artist, source.album, source.title, source.genre, source.year),
+            duration_s=source.duration or 0.0,
+            peak=source.peak or 0.0,
+            note=source.note,
         )
+        return self.put_file(path, root_id, stat, content)
+
+    def renumber_device(self, folder: bytes, old: int, new: int) -> None:
+        """Write that the disk under a folder has another device number now, as network drives do after a restart."""
+        low, high = path_range(folder)
+        with self.transaction():
+            self._do("UPDATE files SET device = ? WHERE device = ? AND path > ? AND path < ?", (new, old, low, high))
 
     def mark_missing(self, file_ids: Iterable[int]) -> None:
         """Write that files were not found; their vectors and labels stay."""
@@ -393,6 +350,7 @@ class StoreWriter(Store):
         if self._row("SELECT 1 FROM removed_windows WHERE generation <= ? LIMIT 1", (generation,)):
             with self.transaction():
                 self._do("DELETE FROM removed_windows WHERE generation <= ?", (generation,))
+                self._do("UPDATE settings SET value = ? WHERE name = 'removals_after'", (generation,))
 
     # -- labels --------------------------------------------------------------------------------------------------
 
@@ -421,14 +379,9 @@ def _stat_columns(path: bytes, root_id: int, stat: FileStat) -> dict[str, Any]:
         "root_id": root_id,
         "size": stat.size,
         "mtime_ns": stat.mtime_ns,
-        "device": _signed(stat.device),
-        "inode": _signed(stat.inode),
+        "device": stat.device,
+        "inode": stat.inode,
     }
-
-
-def _signed(number: int) -> int:
-    """Return an unsigned 64-bit number as SQLite's signed one (inode numbers of some file systems use the top bit)."""
-    return number - 2**64 if number >= 2**63 else number
 
 
 def _take_lock(folder: str, wait_s: float) -> Any:

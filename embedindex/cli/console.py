@@ -1,0 +1,150 @@
+"""Printing: tables and lines to stdout, progress and remarks to stderr. Paths leave as the bytes they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from embedindex.errors import display_path
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def say(text: str) -> None:
+    """Print a remark to stderr."""
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stderr.flush()
+
+
+def print_line(text: str) -> None:
+    """Print a line to stdout, surrogate escapes as the bytes they stand for."""
+    write_bytes(os.fsencode(text) + b"\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to stdout, after what was printed before."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print JSON to stdout, in ASCII: undecodable bytes of paths stay what they are, as escaped surrogates."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_paths(paths: Iterable[bytes], *, null: bool) -> None:
+    """Print paths, each ended by a new line or by NUL."""
+    end = b"\0" if null else b"\n"
+    write_bytes(b"".join(path + end for path in paths))
+
+
+def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print CSV (RFC 4180 quoting, lines end in a new line)."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def print_m3u(tracks: Iterable[tuple[bytes, float | None, str]]) -> None:
+    """Print an extended M3U playlist of (path, duration in seconds, title); names with line breaks are left out."""
+    lines = [b"#EXTM3U"]
+    for path, duration_s, title in tracks:
+        if b"\n" in path or b"\r" in path:
+            say(f"embedindex: left out of the playlist, which cannot hold its name: {display_path(path)}")
+            continue
+        shown = " ".join(title.split())
+        lines.append(f"#EXTINF:{-1 if duration_s is None else round(duration_s)},{shown}".encode("utf-8", "replace"))
+        lines.append(path)
+    write_bytes(b"\n".join(lines) + b"\n")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """Print a table on a terminal, tab-separated lines elsewhere.
+
+    Args:
+        header: column titles.
+        rows: cells.
+        right: numbers of the columns to align right.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            print_line("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    aligned = set(right)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, title in enumerate(header):
+        table.add_column(title, justify="right" if number in aligned else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def clock(seconds: float | None) -> str:
+    """Return a time as ``m:ss.d`` or ``h:mm:ss``."""
+    if seconds is None:
+        return ""
+    tenths = round(seconds * 10)
+    hours, rest = divmod(tenths, 36_000)
+    minutes, rest = divmod(rest, 600)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest // 10:02d}"
+    return f"{minutes}:{rest // 10:02d}.{rest % 10}"
+
+
+def amount(count: float, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: ``1 file``, ``12,000 files``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """Give a rich progress display on stderr with rate and time left; None when quiet or not on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        yield progress
+
+
+class SlowLines:
+    """Progress for logs: a line now and then instead of a bar."""
+
+    def __init__(self, every_s: float = 30.0) -> None:
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print the line if the last one was long enough ago."""
+        now = time.monotonic()
+        if now - self._last >= self._every_s:
+            self._last = now
+            say(text)

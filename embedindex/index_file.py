@@ -1,0 +1,224 @@
+"""The file ``windows.faiss``: a FAISS index, followed by a trailer that says of which database state it is the view.
+
+Layout: the bytes FAISS writes; the trailer as JSON; its xxh3_64 (8 bytes), its length (8 bytes, little endian) and the
+magic. The trailer holds the hash of FAISS's bytes, which is checked before FAISS sees them: a damaged index often loads
+and then answers wrongly. The file is written beside its place, synced and renamed, so that it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from embedindex.errors import DiskFullError, IndexDamagedError, IndexReadOnlyError, StoreError, display_path
+
+if TYPE_CHECKING:
+    import faiss
+
+INDEX_NAME = "windows.faiss"
+MAGIC = b"embedindexfaiss1"
+TAIL_BYTES = 16 + len(MAGIC)
+BLOCK_BYTES = 1 << 20
+MAX_TRAILER_BYTES = 1 << 24
+OPEN_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Trailer:
+    """Of what an index file is the view.
+
+    Attributes:
+        database_id: the database it was made from.
+        generation: that database's generation.
+        next_window: the first window number that is not in it.
+        fingerprint: the model's.
+        space: the transform of the vectors, `Space.to_bytes` in hexadecimal.
+        learnt_from: how many windows the space was learnt from.
+        windows: how many vectors it holds.
+        faiss_bytes: length of FAISS's part.
+        faiss_hash: its xxh3_128, hexadecimal.
+    """
+
+    database_id: str
+    generation: int
+    next_window: int
+    fingerprint: str
+    space: str
+    learnt_from: int
+    windows: int
+    faiss_bytes: int = 0
+    faiss_hash: str = ""
+
+
+def index_path(folder: str) -> str:
+    """Return the path of the FAISS file in an index folder."""
+    return os.path.join(folder, INDEX_NAME)
+
+
+def write_index_file(folder: str, index: faiss.Index, trailer: Trailer) -> None:
+    """Write an index with its trailer, atomically; the trailer's length and hash of FAISS's part are filled in.
+
+    Raises:
+        DiskFullError: no space is left; the file that was there stays.
+        StoreError: the file cannot be written for another reason.
+    """
+    import xxhash
+
+    path = index_path(folder)
+    part = path + ".part"
+    digest = xxhash.xxh3_128()
+    written = 0
+    try:
+        with open(part, "wb") as file:
+
+            def take(block: bytes) -> None:
+                nonlocal written
+                digest.update(block)
+                file.write(block)
+                written += len(block)
+
+            _write_faiss(index, take)
+            filled = {**asdict(trailer), "faiss_bytes": written, "faiss_hash": digest.hexdigest()}
+            text = json.dumps(filled, sort_keys=True).encode()
+            file.write(text + xxhash.xxh3_64_digest(text) + len(text).to_bytes(8, "little") + MAGIC)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(folder)
+    except OSError as error:
+        import errno
+
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(
+                f"{display_path(path)}: no space left on the disk for the search index; the vectors are safe in the "
+                "database. Free some space, then run `embedindex rebuild`"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise IndexReadOnlyError(f"{display_path(path)}: cannot be written ({error.strerror})") from error
+        raise StoreError(f"{display_path(path)}: {error.strerror or error}") from error
+
+
+def _write_faiss(index: faiss.Index, take: Any) -> None:
+    import faiss
+
+    # FAISS's own file writer reports success when only its last buffer did not fit on the disk.
+    writer = faiss.PyCallbackIOWriter(take)
+    faiss.write_index(index, writer)
+    del writer
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_trailer(folder: str) -> Trailer | None:
+    """Return the trailer of the index file, None when there is no file.
+
+    Raises:
+        IndexDamagedError: it is not such a file, or a damaged one.
+    """
+    try:
+        with open(index_path(folder), "rb") as file:
+            return _trailer(file, folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(folder, error.strerror or str(error)) from error
+
+
+def read_index_file(folder: str, *, mapped: bool = True) -> tuple[faiss.Index, Trailer] | None:
+    """Return the index with its trailer; None when there is no file.
+
+    Args:
+        folder: the index folder.
+        mapped: map the file instead of reading it: at once there, but FAISS crashes when such an index is changed.
+
+    Raises:
+        IndexDamagedError: it is not such a file, or a damaged one.
+    """
+    for _ in range(OPEN_TRIES):
+        try:
+            with open(index_path(folder), "rb") as file:
+                trailer = _trailer(file, folder)
+                _check_hash(file, trailer, folder)
+                index = _load_faiss(folder, trailer, mapped=mapped)
+                # A scan may have put a newer file in place between the check and FAISS's own opening.
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(index_path(folder))):
+                    break
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _damaged(folder, error.strerror or str(error)) from error
+    else:
+        raise _damaged(folder, "it changed while it was opened")
+    if index.ntotal != trailer.windows:
+        raise _damaged(folder, "it does not hold as many vectors as it says")
+    return index, trailer
+
+
+def _trailer(file: BinaryIO, folder: str) -> Trailer:
+    import xxhash
+
+    size = file.seek(0, os.SEEK_END)
+    if size < TAIL_BYTES:
+        raise _damaged(folder, "it is too short")
+    file.seek(size - TAIL_BYTES)
+    tail = file.read(TAIL_BYTES)
+    length = int.from_bytes(tail[8:16], "little")
+    if tail[16:] != MAGIC or length > min(size - TAIL_BYTES, MAX_TRAILER_BYTES):
+        raise _damaged(folder, "its end is missing")
+    file.seek(size - TAIL_BYTES - length)
+    text = file.read(length)
+    if xxhash.xxh3_64_digest(text) != tail[:8]:
+        raise _damaged(folder, "its description is damaged")
+    trailer = Trailer(**json.loads(text))
+    if trailer.faiss_bytes != size - TAIL_BYTES - length:
+        raise _damaged(folder, "its length is wrong")
+    return trailer
+
+
+def _check_hash(file: BinaryIO, trailer: Trailer, folder: str) -> None:
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    file.seek(0)
+    left = trailer.faiss_bytes
+    while left:
+        block = file.read(min(BLOCK_BYTES, left))
+        if not block:
+            break
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest() != trailer.faiss_hash:
+        raise _damaged(folder, "its bytes are not those that were written")
+
+
+def _load_faiss(folder: str, trailer: Trailer, *, mapped: bool) -> faiss.Index:
+    import faiss
+    import numpy as np
+
+    path = index_path(folder)
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # FAISS takes no other names: hand it the bytes
+        with open(path, "rb") as file:
+            return faiss.deserialize_index(np.frombuffer(file.read(trailer.faiss_bytes), np.uint8))
+    return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+
+
+def _damaged(folder: str, reason: str) -> IndexDamagedError:
+    return IndexDamagedError(
+        f"{display_path(index_path(folder))}: the search index is damaged ({reason}); nothing is lost: "
+        "`embedindex rebuild` makes it again from the database"
+    )

@@ -1,0 +1,188 @@
+"""The middle of a scan: hash, and where needed embed, the files on a list, and write each into the store.
+
+A file whose content the index knows already is moved or copied there instead of being decoded; two files with the same
+content in hand at once are decoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
+from embedindex.crawl import FileStat
+from embedindex.progress import ScanSummary
+from embedindex.worker import Embedded, Failed
+from embedindex.workers import Finished, Hashed, WorkerPool
+from embedindex.writer import StoreWriter
+
+WAIT_S = 0.25
+
+
+class Processing:
+    """The loop between the list of work, the workers and the store.
+
+    Args:
+        store: the index.
+        pool: the workers.
+        todo: the files to look at.
+        seen: ids of files that are where the index says; what is written here is added.
+        root_id: gives the id of the root that a path lies in.
+        summary: is filled in.
+        tell: called often with (files done, bytes done, a path in hand).
+        stop: asked often; True ends the work after the files in hand.
+    """
+
+    def __init__(
+        self,
+        store: StoreWriter,
+        pool: WorkerPool,
+        todo: TodoList,
+        *,
+        seen: IdSet,
+        root_id: Callable[[bytes], int],
+        summary: ScanSummary,
+        tell: Callable[[int, int, bytes], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.store = store
+        self.pool = pool
+        self.todo = iter(todo)
+        self.seen = seen
+        self.root_id = root_id
+        self.summary = summary
+        self.tell = tell
+        self.stop = stop
+        self.files_done = 0
+        self.bytes_done = 0
+        self.in_hand: dict[int, Todo] = {}
+        self.leader: dict[bytes, int] = {}  # content hash → the task that embeds it
+        self.followers: dict[int, list[tuple[Todo, FileStat]]] = {}  # that task → files with the same content
+
+    def run(self) -> None:
+        """Work until the list is at its end, or `stop` says so and the files in hand are done."""
+        more = True
+        while more or self.pool.busy:
+            if self.stop():
+                more = False
+            more = more and self._submit()
+            for event in self.pool.events(WAIT_S):
+                # The worker gets its next file before this one is written: it need not wait for the disk.
+                if isinstance(event, Finished):
+                    more = more and not self.stop() and self._submit()
+                    self._finished(self.in_hand.pop(event.task), event.result)
+                else:
+                    self._hashed(self.in_hand[event.task], event)
+            working = self.pool.in_hand()
+            self.tell(self.files_done, self.bytes_done, working[0] if working else b"")
+
+    def _submit(self) -> bool:
+        """Fill the free workers; return False when the list is at its end."""
+        while self.pool.has_room:
+            item = next(self.todo, None)
+            if item is None:
+                return False
+            if item.known is None and self._renamed(item):
+                continue
+            self.in_hand[item.number] = item
+            self.pool.submit(item.number, item.path)
+        return True
+
+    def _renamed(self, item: Todo) -> bool:
+        """Recognise a renamed file by inode, size and time without reading it."""
+        stat = item.stat
+        if not stat.inode or stat.mtime_ns % 1_000_000_000 == 0:  # whole seconds are shared by whole archives
+            return False
+        for record in self.store.files_by_inode(stat.device, stat.inode):
+            same = (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
+            if same and record.id not in self.seen and is_gone(record.path):
+                self._move(item, record.id, stat)
+                self._count(item)
+                return True
+        return False
+
+    def _move(self, item: Todo, file_id: int, stat: FileStat) -> None:
+        self.store.move_file(self.store.file(file_id), item.path, self.root_id(item.path), stat)
+        self.seen.add(file_id)
+        self.summary.moved += 1
+
+    def _count(self, item: Todo) -> None:
+        self.files_done += 1
+        self.bytes_done += item.stat.size
+
+    def _hashed(self, item: Todo, event: Hashed) -> None:
+        """Decide, from a file's content hash, whether it has to be embedded."""
+        embed = not self._known_content(item, event.digest, event.stat)
+        if embed:
+            leader = self.leader.setdefault(event.digest, item.number)
+            if leader != item.number:
+                self.followers.setdefault(leader, []).append((item, event.stat))
+                embed = False
+        self.pool.answer(item.number, embed=embed)
+
+    def _known_content(self, item: Todo, digest: bytes, stat: FileStat) -> bool:
+        """Write a file whose content the index knows already; return False when it does not."""
+        records = self.store.files_by_content(digest)
+        own = next((record for record in records if record.id == item.known), None)
+        if own is not None:
+            self.store.touch_file(own.id, stat)
+            self.summary.touched += 1
+            self._count(item)
+            return True
+        for record in records:
+            if record.id not in self.seen and was_moved(record):
+                self._move(item, record.id, stat)
+                self._count(item)
+                return True
+        if records:
+            self._added(item, self.store.copy_file(records[0], item.path, self.root_id(item.path), stat))
+            self.summary.copied += 1
+            return True
+        failure = self.store.failure_by_content(digest)
+        if failure is not None:
+            self._failed(item, Failed(*failure, stat, digest))
+            return True
+        return False
+
+    def _finished(self, item: Todo, result: Embedded | Failed | None) -> None:
+        if result is None:  # dropped: written, or waiting for its twin
+            return
+        followers = self.followers.pop(item.number, [])
+        self.leader = {digest: task for digest, task in self.leader.items() if task != item.number}
+        if isinstance(result, Failed):
+            self._failed(item, result)
+            for follower, stat in followers:
+                self._failed(follower, Failed(result.kind, result.reason, stat, result.content_hash))
+            return
+        embedding = result.embedding
+        file_id = self.store.put_file(item.path, self.root_id(item.path), result.stat, embedding)
+        self._added(item, file_id)
+        self.summary.windows += len(embedding.vectors)
+        self.summary.silent_windows += embedding.silent
+        self.summary.audio_s += embedding.duration_s
+        for follower, stat in followers:
+            record = self.store.file(file_id)
+            copy = self.store.copy_file(record, follower.path, self.root_id(follower.path), stat)
+            self._added(follower, copy)
+            self.summary.copied += 1
+
+    def _added(self, item: Todo, file_id: int) -> None:
+        self.seen.add(file_id)
+        if item.known is None:
+            self.summary.added += 1
+        else:
+            self.summary.changed += 1
+        self._count(item)
+
+    def _failed(self, item: Todo, failure: Failed) -> None:
+        self._count(item)
+        if failure.kind == "io" and is_gone(item.path):
+            if item.known is not None:  # it went while the scan ran: the sweep will see to it
+                self.seen.discard(item.known)
+            return
+        stat = failure.stat or item.stat
+        file_id = self.store.put_failure(
+            item.path, self.root_id(item.path), stat, failure.kind, failure.reason, failure.content_hash
+        )
+        self.seen.add(file_id)
+        self.summary.failures[failure.kind] = self.summary.failures.get(failure.kind, 0) + 1
+        self.summary.failed += 1

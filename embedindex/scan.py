@@ -1,0 +1,314 @@
+"""The scan: crawl → compare → embed in worker processes → store → sweep what is gone → let the search index follow.
+
+Only this process writes the index, one transaction a file, so that a scan can end at any instant and go on later. A
+scan that finds nothing changed writes nothing. Paths are bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedindex.audio import MAX_DURATION_S
+from embedindex.changes import IdSet, TodoList, is_gone, may_be_forgotten
+from embedindex.crawl import CrawlTrouble, crawl, file_stat, lies_in, outermost
+from embedindex.embed import whole_hop_s
+from embedindex.errors import (
+    IndexNotFoundError,
+    ModelMismatchError,
+    PathNotFoundError,
+    StoreError,
+    display_path,
+)
+from embedindex.index import refresh_index
+from embedindex.models import ModelIdentity, ModelRequest, load_model
+from embedindex.process import Processing
+from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
+from embedindex.store import IndexModel, Store
+from embedindex.worker import WorkerSetup
+from embedindex.workers import STALL_S, WorkerPool
+from embedindex.writer import StoreWriter, describe_model
+
+REPORT_EVERY_S = 0.1
+MISSING_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """How to scan.
+
+    Attributes:
+        request: the model; None for the index's own, or for the one that `choose` names.
+        choose: asked for a model when the index has none yet and the first file is to be embedded.
+        hop_s: seconds between windows; None for the index's, or the model's default.
+        workers: number of processes; 0 for one a core.
+        niceness: how polite the workers are, 0 to 19.
+        max_duration_s: longest file that is accepted.
+        stall_s: seconds without a sign of life after which a file is given up.
+        prune: forget what is missing, also where its disk is not mounted.
+        durable: a power cut loses nothing (slower).
+    """
+
+    request: ModelRequest | None = None
+    choose: Callable[[], ModelRequest] | None = None
+    hop_s: float | None = None
+    workers: int = 0
+    niceness: int = 5
+    max_duration_s: float = MAX_DURATION_S
+    stall_s: float = STALL_S
+    prune: bool = False
+    durable: bool = False
+
+
+def scan(
+    folder: str,
+    roots: Sequence[str | bytes],
+    options: ScanOptions | None = None,
+    *,
+    report: Report = silent,
+    stop: Callable[[], bool] = never,
+) -> ScanSummary:
+    """Bring the index in `folder` up to date with the audio files in some folders (or single files).
+
+    Args:
+        folder: the index folder; made when absent.
+        roots: what to scan.
+        options: how; by default with the index's own model.
+        report: called about ten times a second.
+        stop: asked often; True ends the scan after the files in hand.
+
+    Raises:
+        PathNotFoundError: a root is not there and the index knows nothing of it.
+        ModelMismatchError: the index was made with another model or hop than the options ask for.
+        ModelError: the model cannot be used.
+        StoreError: the index cannot be written; its subclasses say why.
+    """
+    options = options or ScanOptions()
+    paths = outermost([os.fsencode(root) for root in roots])
+    absent = [path for path in paths if is_gone(path)]
+    if absent:
+        _refuse_unknown(folder, absent)
+    with StoreWriter(folder, durable=options.durable) as store:
+        return _Scan(store, paths, options, report, stop).run()
+
+
+def _refuse_unknown(folder: str, absent: list[bytes]) -> None:
+    """Raise for roots that are not there, unless the index holds files of them: then their disk may be away."""
+    try:
+        with Store(folder) as store:
+            unknown = [path for path in absent if next(store.paths_below(path), None) is None]
+    except IndexNotFoundError:
+        unknown = absent
+    if unknown:
+        raise PathNotFoundError(f"{display_path(unknown[0])}: there is no such file or folder; check the path")
+
+
+class _Scan:
+    """One run. The methods are its stages, in order."""
+
+    def __init__(
+        self, store: StoreWriter, roots: list[bytes], options: ScanOptions, report: Report, stop: Callable[[], bool]
+    ) -> None:
+        self.store = store
+        self.roots = roots
+        self.options = options
+        self.report = report
+        self.stop = stop
+        self.summary = ScanSummary()
+        self.trouble = CrawlTrouble()
+        self.seen = IdSet()
+        self.root_ids: dict[bytes, int] = {}
+        self.run_id: int | None = None
+        self.reported = 0.0
+
+    def run(self) -> ScanSummary:
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            model = self._model()
+            with TodoList() as todo:
+                self._compare(todo)
+                if todo.files and not self.stop():
+                    self._process(todo, model)
+            if not self.stop():
+                self._sweep()
+            self._tell("index", 0, None, b"")
+            refresh_index(self.store)
+            self.summary.interrupted = self.stop()
+            outcome = "interrupted" if self.summary.interrupted else "done"
+        finally:
+            self.summary.elapsed_s = time.monotonic() - started
+            self.summary.unseen = [
+                (os.fsdecode(path), reason) for path, reason in (*self.trouble.folders, *self.trouble.files)
+            ]
+            if self.run_id is not None:
+                with contextlib.suppress(*([StoreError] if outcome == "failed" else [])):  # the first error counts
+                    self.store.finish_run(self.run_id, outcome, self._summary_for_database())
+        return self.summary
+
+    def _summary_for_database(self) -> dict[str, Any]:
+        data = self.summary.to_json()
+        data["unseen"] = [
+            (path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), reason)
+            for path, reason in self.summary.unseen
+        ]
+        return data
+
+    def _begin(self) -> None:
+        """Note the run in the index, before its first change."""
+        if self.run_id is None:
+            self.run_id = self.store.start_run(self.roots)
+
+    def _tell(
+        self, stage: str, files: int, total: int | None, path: bytes, size: int = 0, total_size: int | None = None
+    ) -> None:
+        now = time.monotonic()
+        if now - self.reported >= REPORT_EVERY_S:
+            self.reported = now
+            audio_s, failed = self.summary.audio_s, self.summary.failed
+            self.report(ScanProgress(stage, files, total, size, total_size, audio_s, failed, path))
+
+    # -- the model -----------------------------------------------------------------------------------------------
+
+    def _model(self) -> IndexModel | None:
+        """Return the index's model, None when it has none yet. Loads only what must be."""
+        known = self.store.model()
+        request = self.options.request
+        if known is None:
+            return None
+        if request is not None:
+            identity, hop_s = self._identity(request, known)
+            if identity != known.identity or hop_s != known.hop_s:
+                raise ModelMismatchError(
+                    f"{display_path(self.store.folder)}: this index was made with "
+                    f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
+                    "leave out --model and --hop to go on with it, or start another index with --index DIR"
+                )
+        elif self.options.hop_s is not None:
+            hop_s = whole_hop_s(self.options.hop_s, known.identity.sample_rate)
+            if hop_s != known.hop_s:
+                raise ModelMismatchError(
+                    f"{display_path(self.store.folder)}: this index has a window every {known.hop_s:g} s, not every "
+                    f"{hop_s:g} s; leave out --hop, or start another index with --index DIR"
+                )
+        return known
+
+    def _identity(self, request: ModelRequest, known: IndexModel | None) -> tuple[ModelIdentity, float]:
+        model = load_model(request)
+        identity = model.identity
+        wanted = self.options.hop_s
+        if wanted is None:
+            wanted = known.hop_s if known is not None and known.identity == identity else model.default_hop_s
+        return identity, whole_hop_s(wanted, identity.sample_rate)
+
+    # -- compare -------------------------------------------------------------------------------------------------
+
+    def _compare(self, todo: TodoList) -> None:
+        """Look at every file's stat; put on the list what is new or looks changed."""
+        devices = {path: (device, _device_of(path)) for _, path, device in self.store.roots()}
+        renumbered: set[bytes] = set()
+        for found in crawl(self.roots, self.trouble):
+            self.summary.found += 1
+            self._tell("crawl", self.summary.found, None, found.path)
+            if self.stop():
+                return
+            state = self.store.file_state(found.path)
+            if state is None:
+                todo.add(found, None)
+                continue
+            file_id, size, mtime_ns, status, missing_since, error_kind, device = state
+            self.seen.add(file_id)
+            stat = found.stat
+            retry = status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
+            if (size, mtime_ns) != (stat.size, stat.mtime_ns) or retry:
+                todo.add(found, file_id)
+            elif missing_since is not None:
+                self._begin()
+                self.store.touch_file(file_id, stat)
+                self.summary.returned += 1
+            else:
+                self.summary.unchanged += 1
+                if device != stat.device:
+                    renumbered.update(
+                        root for root, numbers in devices.items() if numbers == (device, stat.device)
+                        and lies_in(found.path, root)
+                    )  # fmt: skip
+        for root in renumbered:
+            old, new = devices[root]
+            if old is not None and new is not None:
+                self._begin()
+                self.store.renumber_device(root, old, new)
+                self.store.put_root(root, new)
+
+    # -- process -------------------------------------------------------------------------------------------------
+
+    def _process(self, todo: TodoList, model: IndexModel | None) -> None:
+        """Hash, and where needed embed, every file on the list."""
+        request = self.options.request or (model.request if model is not None else None)
+        if request is None:
+            if self.options.choose is None:
+                raise ModelMismatchError("this index has no model yet; name one with --model")
+            request = self.options.choose()
+        if model is None:
+            identity, hop_s = self._identity(request, None)
+            model = self.store.use_model(identity, request, hop_s)
+        self._begin()
+        for root in self.roots:
+            self.root_ids[root] = self.store.put_root(root, _device_of(root))
+        setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
+        workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
+        with WorkerPool(setup, workers, model.identity.fingerprint, stall_s=self.options.stall_s) as pool:
+            Processing(
+                self.store,
+                pool,
+                todo,
+                seen=self.seen,
+                root_id=self.root_id,
+                summary=self.summary,
+                tell=lambda files, size, path: self._tell("embed", files, todo.files, path, size, todo.bytes),
+                stop=self.stop,
+            ).run()
+            self.summary.crashes = pool.crashes
+
+    def root_id(self, path: bytes) -> int:
+        """Return the id of the root that a path lies in; files met through links count for the first root."""
+        return next((self.root_ids[root] for root in self.roots if lies_in(path, root)), self.root_ids[self.roots[0]])
+
+    # -- sweep ---------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Forget what was deleted, and mark as missing what is only out of sight."""
+        for root in self.roots:
+            hidden: list[int] = []
+            for file_id, path, device, missing_since in self.store.paths_below(root):
+                if file_id in self.seen:
+                    continue
+                self._tell("sweep", self.summary.forgotten + self.summary.missing, None, path)
+                if self.options.prune or may_be_forgotten(path, device, root, self.trouble):
+                    self._begin()
+                    self.store.forget_file(file_id)
+                    self.summary.forgotten += 1
+                    continue
+                self.summary.missing += 1
+                if missing_since is None:
+                    hidden.append(file_id)
+                if len(hidden) >= MISSING_BATCH:
+                    self._mark_missing(hidden)
+                    hidden = []
+            self._mark_missing(hidden)
+
+    def _mark_missing(self, file_ids: list[int]) -> None:
+        if file_ids:
+            self._begin()
+            self.store.mark_missing(file_ids)
+
+
+def _device_of(path: bytes) -> int | None:
+    try:
+        return file_stat(path).device
+    except OSError:
+        return None

@@ -1,0 +1,136 @@
+"""Checks that an index holds together: the database by itself, and the FAISS file against the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedindex.arrays import Int64Array
+from embedindex.errors import IndexDamagedError, display_path
+from embedindex.index_file import read_index_file
+from embedindex.space import Space
+from embedindex.store import IndexModel, Store
+from embedindex.writer import vectors_hash
+
+# float16 keeps 11 bits: a unit vector's components differ by at most 2**-12, and a little for rounding on the way.
+MAX_DIFFERENCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be: where (``"database"`` or ``"index"``), what, and what to do."""
+
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        files: embedded files that were checked.
+        windows: vectors that were compared.
+        problems: what is wrong; empty when all is well.
+    """
+
+    files: int
+    windows: int
+    problems: tuple[Problem, ...]
+
+
+def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> Verdict:
+    """Check the database and the search index.
+
+    Args:
+        store: the index.
+        progress: called with (windows compared, windows in all).
+
+    Raises:
+        StoreError: the database cannot be read at all.
+    """
+    with store.snapshot():
+        problems = list(_database_problems(store))
+        model = store.model()
+        files = windows = 0
+        if model is not None:
+            for record in store.files("status = 'ok'"):
+                files += 1
+                vectors = store.vectors_of(record)
+                if len(vectors) != record.n_windows or vectors_hash(vectors) != record.vectors_hash:
+                    problems.append(
+                        Problem(
+                            "database",
+                            f"{display_path(record.path)}: its vectors are damaged",
+                            "touch the file and scan again",
+                        )
+                    )
+            found, windows = _index_problems(store, model, progress or (lambda *_: None))
+            problems += found
+    return Verdict(files, windows, tuple(problems))
+
+
+def _database_problems(store: Store) -> Iterator[Problem]:
+    for text in store.integrity_problems():
+        yield Problem("database", text, "copy the index folder, then scan into a new one")
+    for first, count in store.orphan_vectors():
+        yield Problem(
+            "database",
+            f"windows {first} to {first + count - 1} belong to no file",
+            "harmless; scan into a new index to get rid of them",
+        )
+
+
+def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, int], None]) -> tuple[list[Problem], int]:
+    """Compare every vector in the FAISS file with the database's."""
+    import faiss
+
+    rebuild = "run `embedindex rebuild`"
+    total = store.counts().windows
+    try:
+        found = read_index_file(store.folder)
+    except IndexDamagedError as error:
+        return [Problem("index", str(error), rebuild)], 0
+    if found is None:
+        return ([Problem("index", "there is no search index on disk", rebuild)] if total else []), 0
+    index, trailer = found
+    if trailer.database_id != store.database_id or trailer.fingerprint != model.identity.fingerprint:
+        return [Problem("index", "the search index belongs to another database", rebuild)], 0
+    if trailer.generation != store.generation:
+        return [Problem("index", "the search index is older than the database", rebuild)], 0
+    space = Space.from_bytes(bytes.fromhex(trailer.space))
+    mapped: Any = index  # an IndexIDMap over a quantiser, as `index.py` makes them
+    ids: Int64Array = faiss.vector_to_array(mapped.id_map)
+    order = np.argsort(ids, kind="stable")
+    inner = faiss.downcast_index(mapped.index)
+    problems: list[Problem] = []
+    compared = position = 0
+    for numbers, vectors in store.vector_batches():
+        loud = np.flatnonzero(vectors.any(axis=1))
+        wanted = numbers[loud]
+        places = order[position : position + len(wanted)]
+        if len(places) != len(wanted) or (ids[places] != wanted).any():
+            problems.append(
+                Problem("index", f"the search index lacks windows from {wanted[0]} on, or has others", rebuild)
+            )
+            break
+        position += len(wanted)
+        if len(places):
+            kept = inner.reconstruct_batch(places)
+            if np.abs(kept - space.apply(vectors[loud])).max() > MAX_DIFFERENCE:
+                problems.append(
+                    Problem(
+                        "index", f"vectors between {wanted[0]} and {wanted[-1]} differ from the database's", rebuild
+                    )
+                )
+                break
+        compared += len(numbers)
+        progress(compared, total)
+    else:
+        if position != len(ids):
+            problems.append(Problem("index", f"the search index has {len(ids) - position} windows too many", rebuild))
+    return problems, compared

@@ -1,0 +1,34 @@
+"""What every test starts from: no network, no home folder of its own, and the test plug-in model where Python finds it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+PLUGIN = str(Path(__file__).parent / "plugin")
+sys.path.insert(0, PLUGIN)
+# Worker processes and command lines started by tests find it too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
+
+settings.register_profile(
+    "embedindex", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("embedindex")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """An empty folder for sounds."""
+    folder = tmp_path / "library"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> str:
+    """A place for an index, not yet there."""
+    return str(tmp_path / "index")

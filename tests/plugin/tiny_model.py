@@ -1,0 +1,57 @@
+"""A model plug-in for the tests, found through its entry point: fast, small, and ready to crash or hang on demand.
+
+A vector holds the log energies of 16 bands of the spectrum. A constant positive sound kills the process, a constant
+negative one hangs it; that is how tests make a worker crash or stall on a real file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from embedindex.arrays import Float32Array
+from embedindex.errors import UsageError
+from embedindex.models import ModelIdentity, ModelRequest
+
+RATE = 8000
+BANDS = 16
+
+
+class TinyModel:
+    default_hop_s = 0.5
+
+    def __init__(self, version: int, standardise: bool) -> None:
+        self._identity = ModelIdentity(
+            name="tiny",
+            sample_rate=RATE,
+            window_samples=RATE,
+            dimension=BANDS,
+            standardise=standardise,
+            parameters={"version": version},
+        )
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    def embed(self, windows: Float32Array) -> Float32Array:
+        for window in windows:
+            if window.min() > 0.9:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if window.max() < -0.9:
+                time.sleep(600)
+        spectrum = np.abs(np.fft.rfft(windows, axis=1))[:, 1 : 1 + RATE // 2] ** 2
+        bands = spectrum.reshape(len(windows), BANDS, -1).mean(axis=2)
+        return np.log1p(bands).astype(np.float32)
+
+
+def load(request: ModelRequest) -> TinyModel:
+    options = dict(request.options)
+    version = int(options.pop("version", "1"))
+    standardise = options.pop("standardise", "no") == "yes"
+    if options:
+        raise UsageError(f"tiny has no option {next(iter(options))}")
+    return TinyModel(version, standardise)
