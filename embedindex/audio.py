@@ -15,18 +15,15 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.decoders import (
-    UNTIMED_CONTAINERS,
     AudioFacts,
     Decoder,
     DecodingError,
     FfmpegDecoder,
     NoSoundtrackError,
     SndfileDecoder,
-    has_audio_signature,
-    open_regular_file,
-    unreadable,
 )
 from embedindex.errors import AudioLimitError, DamagedAudioError, EmptyAudioError, NotAudioError
+from embedindex.opening import has_audio_signature, open_regular_file, unreadable
 
 __all__ = ["AUDIO_SUFFIXES", "AudioFacts", "AudioReader", "probe", "read_audio"]
 
@@ -105,6 +102,9 @@ class AudioReader:
         self._file = open_regular_file(path)
         try:
             self._decoder = self._open_decoder()
+        except OSError as error:
+            self._file.close()
+            raise unreadable(path, error) from error
         except BaseException:
             self._file.close()
             raise
@@ -137,6 +137,7 @@ class AudioReader:
         Raises:
             UnreadableFileError: the operating system failed to read on.
             DamagedAudioError: nothing could be decoded after all.
+            EmptyAudioError: it is so short that nothing is left of it at the rate asked for.
             AudioLimitError: the sound goes on for longer than `max_duration_s`.
         """
         if self._started:
@@ -145,11 +146,18 @@ class AudioReader:
         chunks = self._cleaned(self._native_chunks())
         if self._rate != self.facts.sample_rate:
             chunks = _resampled(chunks, self.facts.sample_rate, self._rate)
-        return _rebatched(chunks, self._block_frames)
+        made = 0
+        for block in _rebatched(chunks, self._block_frames):
+            made += len(block)
+            yield block
+        if self.native_frames and not made:
+            raise EmptyAudioError(self._path, f"is shorter than one sample at {self._rate} Hz; leave it out")
 
     def _open_decoder(self) -> Decoder:
         """Return the first decoder that gives samples, libsndfile before FFmpeg."""
-        head = self._head()
+        head = self._file.read(64)
+        if not head:
+            raise EmptyAudioError(self._path, "the file is empty (0 bytes); copy it again")
         opened_empty = False
         try:
             sndfile = SndfileDecoder(self._file)
@@ -176,23 +184,12 @@ class AudioReader:
                     self._path, f"nothing can be decoded ({error}); copy or encode the file again"
                 ) from error
             raise NotAudioError(self._path, "its content is not audio, whatever its name; leave it out") from error
-        except OSError as error:
-            raise unreadable(self._path, error) from error
         try:
             self._check_limits(ffmpeg.facts)
         except AudioLimitError:
             ffmpeg.close()
             raise
         return ffmpeg
-
-    def _head(self) -> bytes:
-        try:
-            head = self._file.read(64)
-        except OSError as error:
-            raise unreadable(self._path, error) from error
-        if not head:
-            raise EmptyAudioError(self._path, "the file is empty (0 bytes); copy it again")
-        return head
 
     def _check_limits(self, facts: AudioFacts) -> None:
         advice = "the header is damaged, or this is no sound; leave it out"
@@ -212,18 +209,18 @@ class AudioReader:
 
     def _native_chunks(self) -> Iterator[Float32Array]:
         """Yield (n, channels) at the native rate: the decoder's, then what FFmpeg finds behind the point it gave up."""
-        damaged = False
         try:
             yield from self._counted(self._decoder)
-            damaged = self._decoder.damaged
-            if damaged and isinstance(self._decoder, SndfileDecoder):
+            first_part = self.native_frames
+            if self._decoder.damaged and isinstance(self._decoder, SndfileDecoder):
                 self._decoder.close()
                 yield from self._salvaged(self._file)
         except OSError as error:
             raise unreadable(self._path, error) from error
-        if not self.native_frames and damaged:
+        if self.native_frames:
+            self.note = self._damage_note(salvaged=self.native_frames - first_part)
+        elif self._decoder.damaged and not self._skip:
             raise DamagedAudioError(self._path, "nothing can be decoded; copy or encode the file again")
-        self.note = self._length_note(damaged)
 
     def _counted(self, decoder: Decoder) -> Iterator[Float32Array]:
         most = self._max_duration_s * self.facts.sample_rate
@@ -246,18 +243,19 @@ class AudioReader:
         finally:
             ffmpeg.close()
 
-    def _length_note(self, damaged: bool) -> str | None:
-        if not self.native_frames:
-            return None
+    def _damage_note(self, salvaged: int) -> str | None:
+        """Return what to say about the damage that was met; `salvaged` frames came from the second decoder."""
+        damaged = self._decoder.damaged
         claimed_s = self.facts.duration_s
-        if self.facts.container in UNTIMED_CONTAINERS and not damaged:
-            claimed_s = None
-        got_s = (self._skip + self.native_frames) / self.facts.sample_rate
-        tolerance_s = DAMAGED_TOLERANCE_S if damaged else LENGTH_TOLERANCE_S
-        if claimed_s is not None and got_s < claimed_s - tolerance_s:
-            return f"{got_s:.1f} s of {claimed_s:.1f} s could be read: the rest is missing or damaged"
-        if claimed_s is not None and got_s > claimed_s + tolerance_s and damaged:
-            return f"the header says {claimed_s:.1f} s, but {got_s:.1f} s were found: joined files or a damaged header"
+        if claimed_s is not None and self._decoder.timed:
+            got_s = (self._skip + self.native_frames) / self.facts.sample_rate
+            tolerance_s = DAMAGED_TOLERANCE_S if damaged else LENGTH_TOLERANCE_S
+            if got_s < claimed_s - tolerance_s:
+                return f"{got_s:.1f} s of {claimed_s:.1f} s could be read: the rest is missing or damaged"
+            if damaged and got_s > claimed_s + tolerance_s:
+                return f"{got_s:.1f} s were found where the header says {claimed_s:.1f} s: joined files or damage"
+        elif damaged and salvaged > LENGTH_TOLERANCE_S * self.facts.sample_rate:
+            return "damaged in places: what could be decoded was read"
         if damaged and self.facts.decoder == "ffmpeg":
             return "damaged in places: what could be decoded was read"
         return None
@@ -265,8 +263,8 @@ class AudioReader:
     def _cleaned(self, chunks: Iterable[Float32Array]) -> Iterator[Float32Array]:
         """Yield chunks without NaN and infinity, mixed down where wanted; keeps `non_finite` and `peak`."""
         for chunk in chunks:
-            usable = np.abs(chunk) <= MAX_MAGNITUDE
-            if not usable.all():
+            if not np.abs(chunk).max() <= MAX_MAGNITUDE:  # also false for NaN
+                usable = np.abs(chunk) <= MAX_MAGNITUDE
                 self.non_finite += int(usable.size - np.count_nonzero(usable))
                 chunk = np.where(usable, chunk, np.float32(0))
             mix = _mixed_down(chunk)

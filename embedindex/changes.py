@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
-from embedindex.store import FileRecord
+from embedindex.records import FileRecord
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -17,7 +16,6 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import UnreadableFileError
 
 # Samples (frames × channels) in a chunk: fixed, so that neither results nor memory depend on the caller's block size.
 CHUNK_SAMPLES = 1 << 16
@@ -44,36 +42,6 @@ DEMUXERS = (
 
 # FFmpeg guesses the length of these from their bit rate: a difference from it means nothing.
 UNTIMED_CONTAINERS = frozenset({"aac", "ac3", "amr", "dts", "eac3", "gsm", "loas", "mlp", "mp3", "mpeg", "truehd"})
-
-_SIGNATURES = (
-    (0, b"fLaC"),
-    (0, b"OggS"),
-    (0, b"ID3"),
-    (0, b".snd"),
-    (0, b"caff"),
-    (0, b"wvpk"),
-    (0, b"TTA1"),
-    (0, b"MAC "),
-    (0, b"MPCK"),
-    (0, b"MP+"),
-    (0, b"tBaK"),
-    (0, b"DSD "),
-    (0, b"FRM8"),
-    (0, b"#!AMR"),
-    (0, b".RMF"),
-    (0, b".ra\xfd"),
-    (0, b"FLV\x01"),
-    (0, b"Creative Voice File"),
-    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF: WMA
-    (0, b"riff\x2e\x91\xcf\x11"),  # Wave64
-    (0, b"\x7f\xfe\x80\x01"),  # DTS
-    (4, b"ftyp"),
-    (8, b"WAVE"),
-    (8, b"AIFF"),
-    (8, b"AIFC"),
-    (8, b"AVI "),
-)
 
 
 @dataclass(frozen=True)
@@ -110,10 +78,12 @@ class Decoder(Protocol):
 
     Attributes:
         facts: what the header says.
+        timed: False where the length in `facts` is a guess from the bit rate.
         damaged: True once something was found broken, cut off or left unread.
     """
 
     facts: AudioFacts
+    timed: bool
     damaged: bool
 
     def chunks(self, skip: int = 0) -> Iterator[Float32Array]:
@@ -125,48 +95,12 @@ class Decoder(Protocol):
         ...
 
 
-def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.FileIO:
-    """Open a regular file for reading, without ever waiting for it.
-
-    Raises:
-        UnreadableFileError: it is missing, forbidden, a folder, a pipe, a device… A pipe would block for ever.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:  # a NUL in the name
-        raise UnreadableFileError(path, f"no file can have that name ({error})") from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise UnreadableFileError(path, f"it is {what}; give an audio file")
-        return io.FileIO(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def unreadable(path: str | bytes | os.PathLike[str], error: OSError) -> UnreadableFileError:
-    """Return the error to raise for a failed call to the operating system."""
-    why = (error.strerror or type(error).__name__).lower()
-    return UnreadableFileError(
-        path, f"cannot be read ({why}); check that the file is there, readable, and its disk well"
-    )
-
-
-def has_audio_signature(head: bytes) -> bool:
-    """Return whether `head`, the first bytes of a file, open with the signature of an audio or film container."""
-    return any(head.startswith(signature, offset) for offset, signature in _SIGNATURES)
-
-
 class SndfileDecoder:
     """libsndfile on an open file.
 
     Raises:
         DecodingError: libsndfile does not know the content.
+        OSError: the operating system refused to read.
     """
 
     def __init__(self, file: io.FileIO) -> None:
@@ -191,6 +125,7 @@ class SndfileDecoder:
             duration_s=self.frames / self._sound.samplerate if known and self._sound.samplerate > 0 else None,
             decoder="libsndfile",
         )
+        self.timed = self.facts.container != "mp3" or _counts_its_frames(file)
         self.damaged = False
 
     def chunks(self, skip: int = 0) -> Iterator[Float32Array]:
@@ -210,7 +145,8 @@ class SndfileDecoder:
                     yield fresh
         except self._error:
             self.damaged = True
-        self.damaged = self.damaged or position < self.frames or self._left_bytes()
+        short = self.timed and position < self.frames
+        self.damaged = self.damaged or short or self._left_bytes()
 
     def close(self) -> None:
         """See `Decoder.close`."""
@@ -229,6 +165,20 @@ class SndfileDecoder:
             self.facts.container in LOSSY_STREAMS | {"flac"}
             and os.fstat(self._file.fileno()).st_size - self._file.tell() > TAIL_BYTES
         )
+
+
+def _counts_its_frames(file: io.FileIO) -> bool:
+    """Return whether an MPEG file opens with a Xing, Info or VBRI header; without one its length is a guess."""
+    position = file.tell()  # libsndfile reads through the same descriptor
+    file.seek(0)
+    head = file.read(10)
+    start = 0
+    if head.startswith(b"ID3") and len(head) == 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    file.seek(start)
+    first_frame = file.read(2048)
+    file.seek(position)
+    return any(name in first_frame for name in (b"Xing", b"Info", b"VBRI"))
 
 
 class _Source:
@@ -335,6 +285,7 @@ class FfmpegDecoder:
             duration_s=duration_s if duration_s and duration_s > 0 else None,
             decoder="ffmpeg",
         )
+        self.timed = self.facts.container not in UNTIMED_CONTAINERS
         exact = self.facts.container == "mov" and duration_s is not None and stream.start_time in {0, None}
         self._end = round(duration_s * self.facts.sample_rate) if exact and duration_s is not None else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from embedindex.arrays import BoolArray, Float16Array, Float32Array, Int64Array
 from embedindex.errors import IndexDamagedError, IndexEmptyError, display_path
 from embedindex.index_file import Trailer, read_index_file, read_trailer, write_index_file
 from embedindex.models.base import ModelIdentity
+from embedindex.records import IndexModel
 from embedindex.space import Space, learn_space
-from embedindex.store import IndexModel, Store
+from embedindex.store import Store
 from embedindex.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ class IndexView:
             allowed = np.ones(self.next_window, bool) if allowed is None else allowed.copy()
             for first, count in self.removed:
                 allowed[first : first + count] = False
-        parameters = None
+        parameters: Any = None
         if allowed is not None:
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         for part in self.base:
             if part.ntotal:
                 found, numbers = part.search(np.ascontiguousarray(queries), k, params=parameters)
@@ -246,7 +247,7 @@ def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space
     index = found[0]
     if removed:
         gone = np.concatenate([np.arange(first, first + count, dtype=np.int64) for first, count in removed])
-        index.remove_ids(gone)
+        index.remove_ids(gone)  # type: ignore[arg-type]  # FAISS wraps it to take arrays
     space = Space.from_bytes(bytes.fromhex(trailer.space))
     _add(index, space, store.vector_batches(trailer.next_window))
     return index, space

@@ -19,7 +19,8 @@ from embedindex.crawl import file_stat
 from embedindex.embed import embed_blocks, embed_file
 from embedindex.errors import ModelMismatchError, PathNotFoundError, QueryError, display_path
 from embedindex.models import Model, load_model
-from embedindex.store import FileRecord, IndexModel, Store
+from embedindex.records import FileRecord, IndexModel
+from embedindex.store import Store
 from embedindex.writer import describe_model
 
 PHASES = 4

@@ -28,7 +28,8 @@ from embedindex.index import refresh_index
 from embedindex.models import ModelIdentity, ModelRequest, load_model
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
-from embedindex.store import IndexModel, Store
+from embedindex.records import IndexModel
+from embedindex.store import Store
 from embedindex.worker import WorkerSetup
 from embedindex.workers import STALL_S, WorkerPool
 from embedindex.writer import StoreWriter, describe_model

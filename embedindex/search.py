@@ -20,7 +20,8 @@ from embedindex.arrays import BoolArray, Float32Array, Int64Array
 from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_path
 from embedindex.index import IndexView
 from embedindex.query import Query
-from embedindex.store import FileRecord, Store
+from embedindex.records import FileRecord
+from embedindex.store import Store
 from embedindex.windows import window_start_s
 
 # So many windows FAISS proposes for each window of the query, and so many files are compared exactly, at the least.

@@ -11,8 +11,9 @@ import numpy as np
 from embedindex.arrays import Int64Array
 from embedindex.errors import IndexDamagedError, display_path
 from embedindex.index_file import read_index_file
+from embedindex.records import IndexModel
 from embedindex.space import Space
-from embedindex.store import IndexModel, Store
+from embedindex.store import Store
 from embedindex.writer import vectors_hash
 
 # float16 keeps 11 bits: a unit vector's components differ by at most 2**-12, and a little for rounding on the way.

@@ -164,12 +164,11 @@ class WorkerPool:
         for worker in [worker for worker in self._workers if worker.task is not None]:
             limit = self._stall_s if worker.ready else START_S
             if now - worker.heard > limit:
-                task = worker.task
+                hung = worker.task
                 self._replace(worker)
-                if task is not None:
-                    yield self._finish(
-                        task, Failed("timeout", f"the decoder did not get on with it for {limit:.0f} seconds")
-                    )
+                if hung is not None:
+                    reason = f"the decoder did not get on with it for {limit:.0f} seconds"
+                    yield self._finish(hung, Failed("timeout", reason))
 
     def _finish(self, task: int, result: Embedded | Failed | None) -> Finished:
         self._tries.pop(task, None)

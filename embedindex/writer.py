@@ -23,19 +23,15 @@ from embedindex.crawl import FileStat
 from embedindex.database import open_writer, sqlite_errors
 from embedindex.embed import FileEmbedding
 from embedindex.errors import (
-    DiskFullError,
-    IndexBusyError,
-    IndexReadOnlyError,
     ModelMismatchError,
-    StoreError,
     display_path,
 )
+from embedindex.lock import take_lock
 from embedindex.models.base import ModelIdentity, ModelRequest
+from embedindex.records import FileRecord, IndexModel, Label, request_to_json
 from embedindex.schema import WINDOWS_PER_ROW
-from embedindex.store import FileRecord, IndexModel, Label, Store, path_range, request_to_json
+from embedindex.store import Store, path_range
 from embedindex.tags import Tags
-
-LOCK_NAME = "writer.lock"
 
 
 def now() -> str:
@@ -69,7 +65,7 @@ class StoreWriter(Store):
     """
 
     def __init__(self, folder: str, *, durable: bool = False, wait_s: float = 0.0) -> None:
-        self._lock = _take_lock(folder, wait_s)
+        self._lock = take_lock(folder, wait_s)
         try:
             super().__init__(folder, open_writer(folder, durable=durable))
         except BaseException:
@@ -382,37 +378,3 @@ def _stat_columns(path: bytes, root_id: int, stat: FileStat) -> dict[str, Any]:
         "device": stat.device,
         "inode": stat.inode,
     }
-
-
-def _take_lock(folder: str, wait_s: float) -> Any:
-    from filelock import FileLock, Timeout
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = FileLock(os.path.join(folder, LOCK_NAME))
-        lock.acquire(timeout=wait_s)
-    except Timeout as error:
-        raise IndexBusyError(
-            f"{display_path(folder)}: another embedindex is writing to this index; wait for it to finish (searching "
-            "works meanwhile)"
-        ) from error
-    except NotADirectoryError as error:
-        raise StoreError(f"{display_path(folder)}: a file is in the way; choose another folder with --index") from error
-    except PermissionError as error:
-        raise IndexReadOnlyError(
-            f"{display_path(folder)}: the index folder cannot be written ({error.strerror}); check its permissions or "
-            "choose another with --index"
-        ) from error
-    except OSError as error:
-        import errno
-
-        if error.errno == errno.ENOSPC:
-            raise DiskFullError(
-                f"{display_path(folder)}: no space left on the disk; free some and run again"
-            ) from error
-        if error.errno == errno.EROFS:
-            raise IndexReadOnlyError(
-                f"{display_path(folder)}: the disk is read-only; choose another folder with --index"
-            ) from error
-        raise StoreError(f"{display_path(folder)}: {error.strerror or error}") from error
-    return lock

@@ -1,4 +1,4 @@
-"""What every test starts from: no network, no home folder of its own, and the test plug-in model where Python finds it."""
+"""What every test starts from: no network, no home folder, and the test plug-in model where Python finds it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ from embedindex.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from embedindex.store import FileRecord, Store
+    from embedindex.records import FileRecord
+    from embedindex.store import Store
 
 
 def register(app: typer.Typer) -> None:

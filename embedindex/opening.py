@@ -1,0 +1,80 @@
+"""Opening a file of a library safely, whatever lies under its name, and telling containers by their first bytes.
+
+Nothing here waits, follows a pipe or trusts a name. Paths may be bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+
+from embedindex.errors import UnreadableFileError
+
+# (offset, bytes) of the containers of sound and films that have a signature worth the name.
+_SIGNATURES = (
+    (0, b"fLaC"),
+    (0, b"OggS"),
+    (0, b"ID3"),
+    (0, b".snd"),
+    (0, b"caff"),
+    (0, b"wvpk"),
+    (0, b"TTA1"),
+    (0, b"MAC "),
+    (0, b"MPCK"),
+    (0, b"MP+"),
+    (0, b"tBaK"),
+    (0, b"DSD "),
+    (0, b"FRM8"),
+    (0, b"#!AMR"),
+    (0, b".RMF"),
+    (0, b".ra\xfd"),
+    (0, b"FLV\x01"),
+    (0, b"Creative Voice File"),
+    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF: WMA
+    (0, b"riff\x2e\x91\xcf\x11"),  # Wave64
+    (0, b"\x7f\xfe\x80\x01"),  # DTS
+    (4, b"ftyp"),
+    (8, b"WAVE"),
+    (8, b"AIFF"),
+    (8, b"AIFC"),
+    (8, b"AVI "),
+)
+
+
+def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.FileIO:
+    """Open a regular file for reading, without ever waiting for it.
+
+    Raises:
+        UnreadableFileError: it is missing, forbidden, a folder, a pipe, a device… A pipe would block for ever.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:  # a NUL in the name
+        raise UnreadableFileError(path, f"no file can have that name ({error})") from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            raise UnreadableFileError(path, f"it is {what}; give an audio file")
+        return io.FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def unreadable(path: str | bytes | os.PathLike[str], error: OSError) -> UnreadableFileError:
+    """Return the error to raise for a failed call to the operating system."""
+    why = (error.strerror or type(error).__name__).lower()
+    return UnreadableFileError(
+        path, f"cannot be read ({why}); check that the file is there, readable, and its disk well"
+    )
+
+
+def has_audio_signature(head: bytes) -> bool:
+    """Return whether `head`, the first bytes of a file, open with the signature of an audio or film container."""
+    return any(head.startswith(signature, offset) for offset, signature in _SIGNATURES)
