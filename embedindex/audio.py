@@ -113,6 +113,7 @@ class AudioReader:
         self._block_frames = max(1, round(block_s * self._rate))
         self._skip = round(start_s * self.facts.sample_rate)
         self._started = False
+        self._next_rate: int | None = None
         self.native_frames = 0
         self.peak = 0.0
         self.non_finite = 0
@@ -211,6 +212,8 @@ class AudioReader:
         """Yield (n, channels) at the native rate: the decoder's, then what FFmpeg finds behind the point it gave up."""
         try:
             yield from self._counted(self._decoder)
+            if isinstance(self._decoder, FfmpegDecoder):
+                self._next_rate = self._decoder.next_rate
             first_part = self.native_frames
             if self._decoder.damaged and isinstance(self._decoder, SndfileDecoder):
                 self._decoder.close()
@@ -240,6 +243,7 @@ class AudioReader:
             same = (ffmpeg.facts.sample_rate, ffmpeg.facts.channels) == (self.facts.sample_rate, self.facts.channels)
             if same:
                 yield from self._counted(ffmpeg)
+                self._next_rate = ffmpeg.next_rate
         finally:
             ffmpeg.close()
 
@@ -247,8 +251,10 @@ class AudioReader:
         """Return what to say about the damage that was met; `salvaged` frames came from the second decoder."""
         damaged = self._decoder.damaged
         claimed_s = self.facts.duration_s
+        got_s = (self._skip + self.native_frames) / self.facts.sample_rate
+        if self._next_rate:
+            return f"goes on at {self._next_rate} Hz after {got_s:.1f} s: what follows was left out"
         if claimed_s is not None and self._decoder.timed:
-            got_s = (self._skip + self.native_frames) / self.facts.sample_rate
             tolerance_s = DAMAGED_TOLERANCE_S if damaged else LENGTH_TOLERANCE_S
             if got_s < claimed_s - tolerance_s:
                 return f"{got_s:.1f} s of {claimed_s:.1f} s could be read: the rest is missing or damaged"

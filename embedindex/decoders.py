@@ -213,6 +213,9 @@ class FfmpegDecoder:
         NoSoundtrackError: a film or picture without sound.
         DecodingError: FFmpeg does not know the content, or not one frame can be decoded.
         OSError: the operating system refused to read.
+
+    Attributes:
+        next_rate: Hz of what follows where the sound was left because its rate changes (joined files), else None.
     """
 
     def __init__(self, file: io.FileIO) -> None:
@@ -222,6 +225,7 @@ class FfmpegDecoder:
         self._source = _Source(file)
         file.seek(0)
         self.damaged = False
+        self.next_rate: int | None = None
         try:
             self._container: Any = av.open(
                 self._source,
@@ -311,7 +315,8 @@ class FfmpegDecoder:
         frame = self._first
         while frame is not None:
             if frame.sample_rate != self.facts.sample_rate:
-                self.damaged = True  # the rest is another sound: joined files
+                self.next_rate = frame.sample_rate
+                self.damaged = True
                 return
             yield _with_channels(frame_samples(frame), self.facts.channels)
             frame = next(self._frames, None)

@@ -143,6 +143,8 @@ def _encode_with_ffmpeg(
     with av.open(path, "w", format=muxer) as container:
         stream: Any = container.add_stream(codec, rate=sample_rate, layout=layout)
         stream.bit_rate = bit_rate or 128_000
+        if stream.format.name.startswith("u8"):
+            stream.format = "s16p" if stream.format.is_planar else "s16"
         frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
         frame.sample_rate = sample_rate
         frame.pts, frame.time_base = 0, Fraction(1, sample_rate)
