@@ -38,11 +38,12 @@ PEAK_DB = -1.0
 
 @dataclass(frozen=True)
 class Encoding:
-    """A file format with its libsndfile subtype, and a sample rate in hertz."""
+    """A file format with its libsndfile subtype, and a sample rate in hertz; `mono` mixes a stereo sound down."""
 
     format: str
     subtype: str
     rate: int
+    mono: bool = False
 
     @property
     def extension(self) -> str:
@@ -89,19 +90,16 @@ SHORT_ENCODINGS = tuple(
 )
 LONG_ENCODINGS = tuple(
     Encoding(*codec, rate)
-    for codec, rate in ((FLAC, 44100), (OGG, 48000), (WAV, 44100), (OGG, 44100), (MP3, 44100), (WAV, 22050))
+    for codec, rate in ((FLAC, 44100), (OGG, 32000), (WAV, 22050), (OGG, 48000), (MP3, 32000), (WAV, 32000))
 )
-PIECE_ENCODINGS = tuple(
-    Encoding(*codec, rate)
-    for codec, rate in (
-        (OGG, 44100),
-        (FLAC, 44100),
-        (WAV, 22050),
-        (MP3, 44100),
-        (OGG, 48000),
-        (MP3, 22050),
-        (OGG, 44100),
-    )
+PIECE_ENCODINGS = (  # in the order of PIECES
+    Encoding(*FLAC, 22050),
+    Encoding(*FLAC, 44100),
+    Encoding(*WAV, 22050, mono=True),
+    Encoding(*OGG, 44100),
+    Encoding(*OGG, 32000),
+    Encoding(*MP3, 22050, mono=True),
+    Encoding(*OGG, 48000),
 )
 
 
@@ -131,7 +129,8 @@ def samples(job: Job, settings: Settings) -> Signal:
     peak_db = LOSSY_PEAK_DB if job.encoding.format in ("OGG", "MP3") else PEAK_DB
     if job.kind is None:
         piece = PIECES[job.title][1]
-        return piece(rng, rate, settings.pieces_minutes * 60.0) * amplitude(peak_db)
+        mix = piece(rng, rate, settings.pieces_minutes * 60.0)
+        return (mix.mean(axis=1) if job.encoding.mono else mix) * amplitude(peak_db)
     kind = KINDS[job.kind]
     fade_s = 0.25 if kind.long else 0.004
     return finished(sound(kind, job.number, rng, rate, settings.scale), rate, peak_db, fade_s)

@@ -243,7 +243,7 @@ KINDS = (
     Kind("voices/speech", "speech", 12, "Voice", _speech, room_s=0.5),
     Kind("voices/whispers", "whisper", 6, "Voice", _whisper),
     Kind("voices/choirs", "choir", 6, "Voice", _choir, True),
-    Kind("places/rain", "rain", 5, "Field Recording", lambda g, r, s: textures.rain(g, r, 18 * s, g.random()), True),
+    Kind("places/rain", "rain", 5, "Field Recording", lambda g, r, s: textures.rain(g, r, 15 * s, g.random()), True),
     Kind(
         "places/wind",
         "wind",
@@ -252,22 +252,22 @@ KINDS = (
         lambda g, r, s: textures.wind(g, r, 16 * s, g.uniform(0.1, 0.9)),
         True,
     ),
-    Kind("places/sea", "sea", 5, "Field Recording", lambda g, r, s: textures.sea(g, r, 20 * s, g.uniform(5, 9)), True),
+    Kind("places/sea", "sea", 5, "Field Recording", lambda g, r, s: textures.sea(g, r, 16 * s, g.uniform(5, 9)), True),
     Kind(
         "places/streams",
         "stream",
         5,
         "Field Recording",
-        lambda g, r, s: textures.stream(g, r, 18 * s, g.uniform(50, 150)),
+        lambda g, r, s: textures.stream(g, r, 15 * s, g.uniform(50, 150)),
         True,
     ),
-    Kind("places/fires", "fire", 5, "Field Recording", lambda g, r, s: textures.fire(g, r, 18 * s, g.random()), True),
+    Kind("places/fires", "fire", 5, "Field Recording", lambda g, r, s: textures.fire(g, r, 15 * s, g.random()), True),
     Kind(
         "places/birds",
         "birds",
         5,
         "Field Recording",
-        lambda g, r, s: textures.birds(g, r, 20 * s, int(g.integers(2, 6))),
+        lambda g, r, s: textures.birds(g, r, 16 * s, int(g.integers(2, 6))),
         True,
     ),
     Kind(
@@ -275,7 +275,7 @@ KINDS = (
         "crickets",
         5,
         "Field Recording",
-        lambda g, r, s: textures.crickets(g, r, 18 * s, int(g.integers(3, 7))),
+        lambda g, r, s: textures.crickets(g, r, 15 * s, int(g.integers(3, 7))),
         True,
     ),
     Kind(
@@ -283,14 +283,14 @@ KINDS = (
         "thunder",
         5,
         "Field Recording",
-        lambda g, r, s: textures.thunder(g, r, 18 * s, g.random()),
+        lambda g, r, s: textures.thunder(g, r, 15 * s, g.random()),
         True,
     ),
 )
 
 
 def sound(kind: Kind, number: int, rng: Rng, rate: int, scale: float = 1.0) -> Signal:
-    """Draw a new sound of a kind, unmastered; every third is put into the room of its kind, if any, and so is stereo."""
+    """Draw a new sound of a kind, unmastered; every third is put into the room of its kind, if it has one."""
     x = kind.make(rng, rate, scale)
     if kind.room_s and number % 3 == 2:
         return unit(reverb(x, rate, rng, kind.room_s, 0.25))

@@ -20,7 +20,7 @@ Rng: TypeAlias = np.random.Generator
 
 TAU = 2.0 * np.pi
 FRAME_SAMPLES = 1024  # of moving filters: 23 ms at 44.1 kHz, short enough to follow speech
-HOP_SAMPLES = FRAME_SAMPLES // 4
+HOP_SAMPLES = FRAME_SAMPLES // 2  # Hann windows half a frame apart add up to 1
 
 
 def amplitude(level_db: float) -> float:
@@ -79,13 +79,11 @@ def noise(rng: Rng, t: Signal, slope_db_per_octave: float = 0.0) -> Signal:
 
 def drift(rng: Rng, t: Signal, speed_hz: float) -> Signal:
     """Return a smooth random curve between about -1 and 1 that changes direction `speed_hz` times a second."""
-    knots = int(t[-1] * speed_hz) + 4
-    at = t * speed_hz
-    left = at.astype(np.int64)
-    bend = 0.5 - 0.5 * np.cos(np.pi * (at - left))
-    values = rng.uniform(-1.0, 1.0, knots)
-    curve: Signal = values[left] * (1.0 - bend) + values[left + 1] * bend
-    return curve
+    points = 24  # of the cosine from knot to knot: lines between so many are smooth enough, and far quicker
+    values = rng.uniform(-1.0, 1.0, int(t[-1] * speed_hz) + 4)
+    bend = 0.5 - 0.5 * np.cos(np.pi * np.arange(points) / points)
+    curve = (values[:-1, None] * (1.0 - bend) + values[1:, None] * bend).ravel()
+    return np.interp(t * (speed_hz * points), np.arange(curve.size), curve)
 
 
 def fall(t: Signal, decay_s: float) -> Signal:
@@ -126,6 +124,7 @@ def string(frequency_hz: float, decay_s: float, softness: float) -> Response:
     loop_s = 1.0 / frequency_hz
 
     def response(f: Signal) -> Spectrum:
+        f = f.astype(np.float64)  # a long loop turns the phase by thousands of radians
         # a symmetric averager has no phase, so it does not detune the string; the same at every sample rate
         damping = 1.0 - softness * (0.5 - 0.5 * np.cos(np.pi * np.minimum(f / 22050.0, 1.0)))
         loop: Spectrum = 1.0 / (1.0 - per_cycle * damping * np.exp(-1j * TAU * f * loop_s))
@@ -140,15 +139,20 @@ def fast_size(n: int) -> int:
     return next(power * k // 8 for k in (8, 9, 10, 12, 15, 16) if power * k // 8 >= n)
 
 
+def frequencies(size: int, rate: int) -> Signal:
+    """Return the frequency of every bin of an FFT, in hertz, in single precision: filters need no more."""
+    f: Signal = np.fft.rfftfreq(size, 1.0 / rate).astype(np.float32)
+    return f
+
+
 def filtered(x: Signal, rate: int, *responses: Response, tail_s: float = 0.25) -> Signal:
     """Pass a signal through filters, one after the other; `tail_s` is how long they may ring past its end unheard."""
     size = fast_size(x.shape[0] + round(tail_s * rate))
-    f: Signal = np.fft.rfftfreq(size, 1.0 / rate).astype(np.float64)
-    spectrum = np.fft.rfft(x, size, axis=0)
+    f = frequencies(size, rate)
+    spectrum = np.fft.rfft(x.T.astype(np.float32), size)
     for response in responses:
-        column = response(f).astype(spectrum.dtype)
-        spectrum = spectrum * (column if x.ndim == 1 else column[:, None])
-    return np.fft.irfft(spectrum, size, axis=0)[: x.shape[0]].astype(x.dtype)
+        spectrum *= response(f).astype(spectrum.dtype)
+    return np.fft.irfft(spectrum, size)[..., : x.shape[0]].T.astype(np.float64)
 
 
 def moving(x: Signal, rate: int, response: Callable[[Signal, Indices], Spectrum]) -> Signal:
@@ -160,11 +164,11 @@ def moving(x: Signal, rate: int, response: Callable[[Signal, Indices], Spectrum]
     padded = np.pad(x, (FRAME_SAMPLES, frames * HOP_SAMPLES + FRAME_SAMPLES - x.size))
     starts = np.arange(frames) * HOP_SAMPLES
     window = 0.5 - 0.5 * np.cos(TAU * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)
-    cut = np.lib.stride_tricks.sliding_window_view(padded, FRAME_SAMPLES)[starts] * (0.5 * window)
+    cut = np.lib.stride_tricks.sliding_window_view(padded, FRAME_SAMPLES)[starts] * window
     centres = np.clip(starts - FRAME_SAMPLES // 2, 0, x.size - 1)
     size = 2 * FRAME_SAMPLES
-    f: Signal = np.fft.rfftfreq(size, 1.0 / rate).astype(np.float64)
-    shaped = np.fft.irfft(np.fft.rfft(cut, size) * response(f, centres), size)
+    spectra = np.fft.rfft(cut.astype(np.float32), size)
+    shaped = np.fft.irfft(spectra * response(frequencies(size, rate), centres).astype(np.complex64), size)
     parts = size // HOP_SAMPLES
     out = np.zeros((frames + parts, HOP_SAMPLES))
     for part in range(parts):
@@ -173,14 +177,11 @@ def moving(x: Signal, rate: int, response: Callable[[Signal, Indices], Spectrum]
 
 
 def convolve(x: Signal, kernel: Signal) -> Signal:
-    """Convolve along time, channel by channel, at full length; keeps the dtype of `x`."""
+    """Convolve along time, channel by channel, at full length."""
     n = x.shape[0] + kernel.shape[0] - 1
     size = fast_size(n)
-    columns = [
-        np.fft.irfft(np.fft.rfft(x[:, c], size) * np.fft.rfft(kernel[:, c].astype(x.dtype), size), size)[:n]
-        for c in range(x.shape[1])
-    ]
-    return np.stack(columns, axis=1).astype(x.dtype)
+    spectrum = np.fft.rfft(x.T.astype(np.float32), size) * np.fft.rfft(kernel.T.astype(np.float32), size)
+    return np.fft.irfft(spectrum, size)[:, :n].T.astype(np.float64)
 
 
 def stereo(x: Signal, position: float = 0.0) -> Signal:
@@ -188,16 +189,18 @@ def stereo(x: Signal, position: float = 0.0) -> Signal:
     if x.ndim == 2:
         return x
     angle = (position + 1.0) * np.pi / 4.0
-    return np.stack([x * np.cos(angle), x * np.sin(angle)], axis=1).astype(x.dtype)
+    return np.stack([x * np.cos(angle), x * np.sin(angle)], axis=1)
 
 
 def room(rng: Rng, rate: int, decay_s: float, brightness_hz: float = 6000.0, predelay_s: float = 0.012) -> Signal:
     """Return a room's stereo impulse response `(n, 2)`: decaying noise whose treble dies first, of unit energy."""
     t = times(decay_s * 1.1, rate)
-    low = np.stack([noise(rng, t), noise(rng, t)], axis=1)
-    high = low - filtered(low, rate, lowpass(brightness_hz / 3))
-    body = filtered(low, rate, highpass(140.0), lowpass(brightness_hz / 3)) * fall(t, decay_s)[:, None]
-    body += filtered(high, rate, lowpass(brightness_hz)) * fall(t, decay_s * 0.45)[:, None]
+    white = np.stack([noise(rng, t), noise(rng, t)], axis=1)
+    split = lowpass(brightness_hz / 3)
+    body = filtered(white, rate, highpass(140.0), split) * fall(t, decay_s)[:, None]
+    body += (
+        filtered(white, rate, lambda f: (1.0 - split(f)) * lowpass(brightness_hz)(f)) * fall(t, decay_s * 0.45)[:, None]
+    )
     body *= np.minimum(t / 0.004, 1.0)[:, None]
     body /= np.sqrt(np.sum(body**2, axis=0))
     return np.pad(body, ((round(predelay_s * rate), 0), (0, 0)))
@@ -222,7 +225,7 @@ def echoes(x: Signal, rate: int, interval_s: float, feedback: float, wet: float,
         if shift >= out.shape[0]:
             break
         gains = np.array([1.0, 0.6]) if number % 2 else np.array([0.6, 1.0])
-        out[shift:] += (repeat[:-shift] * gains * wet * feedback ** (number - 1)).astype(out.dtype)
+        out[shift:] += repeat[:-shift] * gains * wet * feedback ** (number - 1)
     return out
 
 
@@ -255,16 +258,16 @@ def place(canvas: Signal, rate: int, sound: Signal, at_s: float, gain: float | S
     start = round(at_s * rate)
     room_left = canvas.shape[0] - start
     if room_left > 0:
-        canvas[start : start + sound.shape[0]] += (sound[:room_left] * gain).astype(canvas.dtype)
+        canvas[start : start + sound.shape[0]] += sound[:room_left] * gain
 
 
 def faded(x: Signal, rate: int, attack_s: float, release_s: float) -> Signal:
     """Fade both ends linearly to exact zeros."""
     attack, release = (min(max(2, round(s * rate)), x.shape[0] // 2) for s in (attack_s, release_s))
-    ramp = np.ones(x.shape[0], dtype=x.dtype)
-    ramp[:attack] = np.linspace(0.0, 1.0, attack)
-    ramp[-release:] = np.linspace(1.0, 0.0, release)
-    return x * (ramp if x.ndim == 1 else ramp[:, None])
+    out = x.T.copy()
+    out[..., :attack] *= np.linspace(0.0, 1.0, attack)
+    out[..., -release:] *= np.linspace(1.0, 0.0, release)
+    return out.T
 
 
 def finished(x: Signal, rate: int, peak_db: float = -1.0, fade_s: float = 0.004) -> Signal:

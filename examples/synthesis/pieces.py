@@ -14,7 +14,6 @@ from synthesis import drums, textures, tones, voices
 from synthesis.dsp import (
     Rng,
     Signal,
-    amplitude,
     ducked,
     echoes,
     faded,
@@ -41,11 +40,13 @@ def canvas(length_s: float, rate: int) -> Signal:
 
 
 def mastered(mix: Signal, rate: int, fade_s: float = 3.0) -> Signal:
-    """Soften a mix's peaks to below -1.5 dB and fade its ends, in place (a mix is large), and return it."""
+    """Soften a mix's peaks to below 1 and fade its ends; done in place, since a mix is large, and returned."""
     level = 1.4 / max(float(np.max(np.abs(mix))), 1e-9)
     np.multiply(mix, level, out=mix)
     np.tanh(mix, out=mix)
-    np.multiply(faded(mix, rate, 0.01, fade_s), amplitude(-1.5), out=mix)
+    release = min(round(fade_s * rate), mix.shape[0] // 2)
+    mix[:64] *= np.linspace(0.0, 1.0, 64)[:, None]
+    mix[-release:] *= np.linspace(1.0, 0.0, release)[:, None]
     return mix
 
 
@@ -90,9 +91,9 @@ def slow_weather(rng: Rng, rate: int, length_s: float) -> Signal:
         [root + step for step in chord] for chord in ((0, 7, 12, 16), (-3, 4, 9, 16), (-7, 5, 9, 12), (-5, 2, 7, 14))
     ]
     warm = [wet(tones.warm_pad(rng, rate, chord, 11.0, rng.uniform(900.0, 1500.0)), rate, rng) for chord in chords]
-    glass = [wet(tones.glass_pad(rng, rate, [n + 24 for n in chord[1:]], 10.0, 0.6), rate, rng) for chord in chords]
+    glass = [wet(tones.glass_pad(rng, rate, [n + 24 for n in chord[1:]], 8.0, 0.6), rate, rng) for chord in chords]
     singers = [
-        wet(voices.choir(rng, rate, chord, 8.0, str(rng.choice(["a", "o", "u"]))), rate, rng) for chord in chords
+        wet(voices.choir(rng, rate, chord[1:], 7.0, str(rng.choice(["a", "o", "u"]))), rate, rng) for chord in chords
     ]
     bells = [wet(tones.bell(rng, rate, hertz(root + 24 + n), 4.0, 0.3), rate, rng, 4.0, 0.8) for n in (0, 4, 7, 9, 12)]
     for number, at_s in enumerate(np.arange(0.0, length_s, 8.0)):

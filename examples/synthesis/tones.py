@@ -12,6 +12,7 @@ import numpy as np
 from synthesis.dsp import (
     Rng,
     Signal,
+    Spectrum,
     bandpass,
     cycles,
     drift,
@@ -127,10 +128,12 @@ def string_pad(
             tune = 1.0 + rng.uniform(-0.0025, 0.0025)
             voice = saw(cycles(hertz(note) * tune * vibrato, t) + rng.random()) + bow * 0.12 * noise(rng, t)
             out += stereo(voice, position)
-    wood = filtered(out, rate, lowpass(3200.0), highpass(110.0))
-    for centre, gain in ((280.0, 0.5), (460.0, 0.7), (1100.0, 0.5), (2600.0, 0.5)):
-        wood = wood + gain * filtered(out, rate, bandpass(centre, 3.0))
-    return unit(filtered(wood, rate, lowpass(6500.0)) * swell(t, length_s * 0.15, length_s * 0.25)[:, None])
+    modes = ((280.0, 0.5), (460.0, 0.7), (1100.0, 0.5), (2600.0, 0.5))
+
+    def wood(f: Signal) -> Spectrum:
+        return lowpass(3200.0)(f) * highpass(110.0)(f) + sum(gain * bandpass(hz, 3.0)(f) for hz, gain in modes)
+
+    return unit(filtered(out, rate, wood, lowpass(6500.0)) * swell(t, length_s * 0.15, length_s * 0.25)[:, None])
 
 
 def bell(rng: Rng, rate: int, pitch_hz: float = 440.0, decay_s: float = 3.0, hardness: float = 0.5) -> Signal:
@@ -171,10 +174,11 @@ def pluck(
         lowpass(min(1500.0 + 7000.0 * (1.0 - softness), 0.4 * rate), 0.6),
         lambda f: 1.0 - 0.9 * np.exp(-2j * np.pi * f * comb),
         string(pitch_hz, decay_s * 1.2, softness),
+        lambda f: 1.0 + 0.5 * bandpass(210.0, 2.0)(f) + 0.3 * bandpass(430.0, 3.0)(f),
+        highpass(min(60.0, pitch_hz / 2)),
         tail_s=decay_s * 1.5,
     )
-    body = loop + 0.5 * filtered(loop, rate, bandpass(210.0, 2.0)) + 0.3 * filtered(loop, rate, bandpass(430.0, 3.0))
-    return unit(filtered(body, rate, highpass(min(60.0, pitch_hz / 2)))) * swell(t, 0.0005, 0.2)
+    return unit(loop) * swell(t, 0.0005, 0.2)
 
 
 def electric_piano(
