@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import zipfile
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_lossless_formats_give_the_exact_samples(tmp_path: Path, suffix: str, co
     samples, _ = read_audio(tmp_path / f"a{suffix}", mono=False)
     assert samples.shape == original.shape
     assert np.abs(samples - original).max() <= 1 / 32768
+
+
+def test_vorbis_wrapped_in_wav_is_unwrapped(tmp_path: Path) -> None:
+    original = sounds.chirp(100, 4000, 1.0)
+    sounds.encode(tmp_path / "a.ogg", original)
+    ogg = (tmp_path / "a.ogg").read_bytes()
+    tag, rate = 0x674F, 44100
+    fmt = struct.pack("<4sIHHIIHHH", b"fmt ", 18, tag, 1, rate, 9000, 1, 16, 0)
+    body = b"WAVE" + fmt + struct.pack("<4sI", b"data", len(ogg)) + ogg
+    (tmp_path / "a.wav").write_bytes(struct.pack("<4sI", b"RIFF", len(body)) + body)
+    samples, facts = read_audio(tmp_path / "a.wav")
+    assert (facts.container, facts.codec) == ("ogg", "vorbis")
+    assert np.abs(samples - read_audio(tmp_path / "a.ogg")[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("suffix", [".opus", ".webm"])

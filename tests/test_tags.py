@@ -22,6 +22,8 @@ def write_tagged(path: Path, **fields: str) -> None:
     codecs = {".mp3": "libmp3lame", ".flac": "flac", ".m4a": "aac", ".ogg": "flac", ".wma": "wmav2"}
     with av.open(str(path), "w") as container:
         container.metadata.update(fields)
+        if path.suffix == ".wma" and "date" in fields:
+            container.metadata["WM/Year"] = fields["date"]  # what players write there
         stream = container.add_stream(codecs[path.suffix], rate=44100, layout="mono")
         stream.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(sounds.sine(440, 0.05)[None], format="fltp", layout="mono")
