@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-import sounds
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AUDIO_SUFFIXES, AudioReader, probe, read_audio
@@ -22,6 +21,7 @@ from embedindex.errors import (
     NotAudioError,
     UnreadableFileError,
 )
+from tests import sounds
 
 # libsndfile containers that hold sound of any length at 44.1 kHz with their default encoding.
 SNDFILE_CONTAINERS = sorted(set(sf.available_formats()) - {"RAW", "SD2"})

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sounds
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader, read_audio
 from embedindex.decoders import FfmpegDecoder
 from embedindex.errors import AudioError
+from tests import sounds
 
 # Quiet noise under a moving tone: no two stretches are alike, so that lost or repeated samples show.
 ORIGINAL = sounds.chirp(100, 6000, 10.0, level=0.4) + sounds.noise(10.0, seed=9, level=0.05)

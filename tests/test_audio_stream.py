@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-import sounds
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader, read_audio
 from embedindex.errors import AudioError
+from tests import sounds
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedindex.errors import UnreadableFileError
 from embedindex.tags import MAX_TEXT, Tags, read_tags
+from tests import sounds
 
 
 def write_tagged(path: Path, **fields: str) -> None:
