@@ -93,22 +93,23 @@ LONG_ENCODINGS = tuple(
     for codec, rate in ((FLAC, 44100), (OGG, 32000), (WAV, 22050), (OGG, 48000), (MP3, 32000), (WAV, 32000))
 )
 PIECE_ENCODINGS = (  # in the order of PIECES
-    Encoding(*FLAC, 22050),
     Encoding(*FLAC, 44100),
-    Encoding(*WAV, 22050, mono=True),
-    Encoding(*OGG, 44100),
-    Encoding(*OGG, 32000),
     Encoding(*MP3, 22050, mono=True),
+    Encoding(*OGG, 44100),
+    Encoding(*FLAC, 22050),
+    Encoding(*WAV, 22050, mono=True),
+    Encoding(*OGG, 32000),
     Encoding(*OGG, 48000),
 )
 
 
 def jobs_of(settings: Settings) -> list[Job]:
     """Return every file of the library: the pieces first, since they take longest."""
-    jobs = [
+    pieces = [
         Job(f"pieces/{title}.{encoding.extension}", title, genre, encoding)
         for (title, (genre, _)), encoding in zip(PIECES.items(), PIECE_ENCODINGS, strict=True)
     ]
+    jobs = pieces[: max(2, round(len(pieces) * settings.scale))]
     for index, kind in enumerate(KINDS):
         encodings = LONG_ENCODINGS if kind.long else SHORT_ENCODINGS
         for number in range(max(2, round(kind.count * settings.scale))):

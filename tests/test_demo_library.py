@@ -1,6 +1,6 @@
 """The demo library of examples/: whole, varied, the same from the same seed, and recognisable class by class.
 
-One small library (`--scale 0.1`, pieces of three seconds) is made for the whole module.
+One small library (`--scale 0.1`: two of each class, two pieces of three seconds) serves the whole module.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_every_class_has_its_folder_and_nothing_is_left_half_written(demo: Any, 
     assert {str(path.relative_to(library)) for path in sounds(library)} == planned
     tops = {path.name for path in library.iterdir() if path.is_dir()}
     assert tops == {"drums", "basses", "pads", "plucks", "keys", "leads", "noises", "voices", "places", "pieces"}
-    assert len(list((library / "pieces").iterdir())) == 7
+    assert len(list((library / "pieces").iterdir())) == 2
 
 
 def test_every_file_can_be_read_sounds_and_stays_within_one(library: Path) -> None:
@@ -90,21 +90,32 @@ def test_pieces_are_as_long_as_asked_for(library: Path) -> None:
         assert info.frames / info.samplerate == pytest.approx(PIECES_MINUTES * 60.0, abs=0.2), path.name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(7))
+def test_each_piece_sounds_from_beginning_to_end(demo: Any, number: int) -> None:
+    job = [job for job in demo.jobs_of(demo.Settings()) if job.kind is None][number]
+    x = demo.samples(job, demo.Settings(1, 0.5))
+    assert x.shape[0] == round(30.0 * job.encoding.rate)
+    assert np.max(np.abs(x)) <= 1.0
+    for part in np.array_split(x, 5):
+        assert np.sqrt(np.mean(part**2)) > 0.01, job.title
+
+
 def test_files_carry_title_and_genre(library: Path) -> None:
     for path in (
         "drums/kicks/kick 01.wav",
         "drums/kicks/kick 02.flac",
-        "pieces/Tape Garden.ogg",
+        "noises/dust/dust 02.ogg",
         "pieces/Pixel Run.mp3",
     ):
         with sf.SoundFile(library / path) as file:
             assert file.title == Path(path).stem
-            assert file.genre in ("Drums", "Downtempo", "Chiptune")
+            assert file.genre in ("Drums", "Noise", "Chiptune")
 
 
 def test_same_seed_makes_the_same_samples_and_another_seed_others(demo: Any, settings: Any, library: Path) -> None:
     other = demo.Settings(2, PIECES_MINUTES, SCALE)
-    chosen = [job for job in demo.jobs_of(settings) if job.path.endswith(" 01.wav") or job.kind is None][:12]
+    chosen = [job for job in demo.jobs_of(settings) if job.path.endswith(" 01.wav") or job.title == "Pixel Run"][:12]
     for job in chosen:
         first, again = demo.samples(job, settings), demo.samples(job, settings)
         np.testing.assert_array_equal(first, again)

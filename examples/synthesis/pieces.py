@@ -302,11 +302,11 @@ def porch(rng: Rng, rate: int, length_s: float) -> Signal:
 
 
 PIECES: dict[str, tuple[str, Piece]] = {  # title: genre and maker
-    "Slow Weather": ("Ambient", slow_weather),
     "Night Train": ("Techno", night_train),
-    "Low Ground": ("Drone", low_ground),
-    "Tape Garden": ("Downtempo", tape_garden),
-    "Rain Walk": ("Field Recording", rain_walk),
     "Pixel Run": ("Chiptune", pixel_run),
+    "Tape Garden": ("Downtempo", tape_garden),
+    "Slow Weather": ("Ambient", slow_weather),
+    "Low Ground": ("Drone", low_ground),
+    "Rain Walk": ("Field Recording", rain_walk),
     "Porch": ("Folk", porch),
 }
