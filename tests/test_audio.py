@@ -97,7 +97,8 @@ def test_vorbis_wrapped_in_wav_is_unwrapped(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(struct.pack("<4sI", b"RIFF", len(body)) + body)
     samples, facts = read_audio(tmp_path / "a.wav")
     assert (facts.container, facts.codec) == ("ogg", "vorbis")
-    assert np.abs(samples - read_audio(tmp_path / "a.ogg")[0]).max() < 1e-4
+    assert len(samples) > 44_100 - 256  # FFmpeg may drop the last short block of Vorbis
+    assert np.abs(samples - read_audio(tmp_path / "a.ogg")[0][: len(samples)]).max() < 1e-4
 
 
 @pytest.mark.parametrize("suffix", [".opus", ".webm"])
