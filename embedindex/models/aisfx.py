@@ -13,7 +13,6 @@ from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError
 from embedindex.models.aisfx_checkpoint import EMB_BLOCK_LENGTH, read_checkpoint, to_convnet
 from embedindex.models.aisfx_frontend import (
-    EMB_BLOCK_LENGTH,
     SAMPLE_RATE,
     SPEC_HOP_LENGTH,
     WINDOW_SAMPLES,

@@ -120,6 +120,19 @@ def place_file(name: str, source: str, write: Callable[[BinaryIO], None], known_
     return placed
 
 
+def discard_file(placed: WeightsFile) -> None:
+    """Remove a file that turned out to be of no use, and its record.
+
+    Raises:
+        WeightsMissingError: the folder cannot be written.
+    """
+    try:
+        os.remove(placed.path)
+        os.remove(_record_path(placed.path))
+    except OSError as problem:
+        raise writing_failed(problem, placed.path) from problem
+
+
 @contextlib.contextmanager
 def writing(temporary: str) -> Iterator[None]:
     """Make the folder of the file `temporary`; afterwards, also after a failure, the file is gone.

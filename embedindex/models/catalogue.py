@@ -1,0 +1,187 @@
+"""The models as a list for people: what each is, under which licence its weights are, and whether they are here.
+
+Conventions: an entry's `request` is what ``--model`` takes. OpenL3 has an entry for each of its six weights files; the
+default one is plain ``openl3``. Nothing here touches the network except `fetch_weights`.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from embedindex.errors import UnknownModelError, WeightsError, WeightsMissingError
+from embedindex.errors import display_path as shown
+from embedindex.models import load_model, model_names, parse_request
+from embedindex.models.aisfx_weights import find_aisfx, import_aisfx
+from embedindex.models.base import ModelRequest
+from embedindex.models.cache import WeightsFile, discard_file
+from embedindex.models.download import Progress
+from embedindex.models.weights import RELEASES, find_openl3, import_weights
+
+CC_BY = "CC BY 4.0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model that can be asked for.
+
+    Attributes:
+        request: what ``--model`` takes.
+        name: the model's name in the registry.
+        dimension: length of a vector; None where it is not known without loading.
+        sample_rate: Hz; None likewise.
+        window_s: length of a window in seconds; None likewise.
+        licence: of the weights; empty where there are none.
+        here: True when it can be used without the network.
+        state: that in words.
+        weights: the weights file that is here.
+        kind: OpenL3's (input_repr, content_type).
+    """
+
+    request: str
+    name: str
+    dimension: int | None = None
+    sample_rate: int | None = None
+    window_s: float | None = None
+    licence: str = ""
+    here: bool = True
+    state: str = "none needed"
+    weights: WeightsFile | None = None
+    kind: tuple[str, str] | None = None
+
+
+def catalogue() -> list[Entry]:
+    """Return all models of this installation, the one that ``--model auto`` prefers first."""
+    from embedindex.models.openl3 import Openl3Options
+
+    default = Openl3Options()
+    kinds = sorted(
+        ((release.input_repr, release.content_type) for release in RELEASES),
+        key=lambda kind: (kind != (default.input_repr, default.content_type), kind),
+    )
+    entries = [_openl3_entry(kind) for kind in kinds] + [_aisfx_entry()]
+    others = [name for name in model_names() if name not in ("openl3", "aisfx")]
+    return entries + [_other_entry(name) for name in others]
+
+
+def find_entry(text: str) -> Entry:
+    """Return the entry for what ``--model`` takes.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        UsageError: it has no such option.
+    """
+    request = parse_request(text)
+    if request.name == "openl3":
+        from embedindex.models.openl3 import parse_options
+
+        options = parse_options(request.options)
+        return replace(_openl3_entry((options.input_repr, options.content_type)), request=text)
+    if request.name == "aisfx":
+        return _aisfx_entry()
+    if request.name not in model_names():
+        raise UnknownModelError(f"there is no model {request.name!r}; 'embedindex models list' shows the models here")
+    return replace(_other_entry(request.name), request=text)
+
+
+def find_weights(entry: Entry, *, fetch: bool = False, progress: Progress | None = None) -> WeightsFile | None:
+    """Return the weights of a model, None when it needs none.
+
+    Raises:
+        WeightsError: they are not to be had, or damaged.
+    """
+    if entry.kind is not None:
+        return find_openl3(*entry.kind, fetch=fetch, progress=progress)
+    if entry.name == "aisfx":
+        return find_aisfx(fetch=fetch, progress=progress)
+    return None
+
+
+def fetch_weights(entry: Entry, progress: Progress | None = None) -> Entry:
+    """Return the entry after fetching its weights.
+
+    Raises:
+        WeightsError: they could not be had; the message says what to do.
+    """
+    return _with_weights(entry, find_weights(entry, fetch=True, progress=progress))
+
+
+def import_any(path: str, *, trust: bool = False) -> Entry:
+    """Take in a weights file of any model that has some, and return that model's entry.
+
+    Raises:
+        WeightsError: the file cannot be read, is none, or not what was published.
+    """
+    if not os.path.isfile(path):
+        raise WeightsMissingError(f"{shown(path)}: there is no such file")
+    if zipfile.is_zipfile(path):
+        return _with_weights(_aisfx_entry(), import_aisfx(path))
+    placed = import_weights(path, trust=trust)
+    kind = os.path.splitext(os.path.basename(placed.path))[0].split("_")[2:]
+    try:
+        from embedindex.models.openl3_weights import read_weights
+
+        read_weights(placed.path, placed.sha256)
+    except WeightsError:
+        discard_file(placed)
+        raise
+    return _with_weights(_openl3_entry((kind[0], kind[1])), placed)
+
+
+def prepare(entry: Entry, say: Callable[[str], None] | None = None) -> None:
+    """Convert a model's weights and choose its precision now, so that the first use need not wait for it.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    request = parse_request(entry.request)
+    if entry.name == "openl3":
+        from embedindex.models.openl3 import load
+
+        load(request, say)
+    else:
+        load_model(request)
+
+
+def _openl3_entry(kind: tuple[str, str]) -> Entry:
+    from embedindex.models.openl3 import Openl3Options
+    from embedindex.models.openl3_frontend import SAMPLE_RATE, WINDOW_SAMPLES
+
+    default = Openl3Options()
+    plain = kind == (default.input_repr, default.content_type)
+    request = "openl3" if plain else f"openl3:input_repr={kind[0]},content_type={kind[1]}"
+    window_s = WINDOW_SAMPLES / SAMPLE_RATE
+    return _look(Entry(request, "openl3", default.embedding_size, SAMPLE_RATE, window_s, CC_BY, kind=kind))
+
+
+def _aisfx_entry() -> Entry:
+    from embedindex.models.aisfx import DIMENSION
+    from embedindex.models.aisfx_frontend import SAMPLE_RATE, WINDOW_SAMPLES
+
+    return _look(Entry("aisfx", "aisfx", DIMENSION, SAMPLE_RATE, WINDOW_SAMPLES / SAMPLE_RATE, CC_BY))
+
+
+def _other_entry(name: str) -> Entry:
+    """Return the entry of a model whose weights, if any, are its own affair."""
+    if name != "spectral":
+        return Entry(name, name, state="a plug-in's")
+    identity = load_model(ModelRequest(name)).identity
+    return Entry(name, name, identity.dimension, identity.sample_rate, identity.window_s)
+
+
+def _look(entry: Entry) -> Entry:
+    """Return the entry with what is on this machine."""
+    try:
+        return _with_weights(entry, find_weights(entry))
+    except WeightsMissingError:
+        return replace(entry, here=False, state="not fetched")
+    except WeightsError as problem:
+        return replace(entry, here=False, state=str(problem))
+
+
+def _with_weights(entry: Entry, weights: WeightsFile | None) -> Entry:
+    if weights is None:
+        return entry
+    return replace(entry, here=True, state=f"here, {shown(weights.source)}", weights=weights)
