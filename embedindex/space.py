@@ -23,7 +23,7 @@ Kind = Literal["plain", "standardised"]
 
 # Standardised values beyond this many standard deviations are cut off: few descriptors have light tails, and without
 # it one freak dimension decides a cosine (measured: docs/decisions/spectral-model.md).
-SCORE_LIMIT = 2.5
+SCORE_LIMIT = 3.0
 # A dimension whose standard deviation is below this share of its magnitude (or of 1) is constant but for rounding.
 CONSTANT = 1e-6
 
