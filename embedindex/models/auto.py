@@ -16,6 +16,7 @@ from embedindex.errors import WeightsError, WeightsMissingError
 from embedindex.models.base import ModelRequest
 from embedindex.models.cache import WeightsFile, models_folder, offline
 from embedindex.models.download import QUICK, Patience, Progress
+from embedindex.models.weights import RELEASES, Release, find_openl3
 
 REMEMBERED_S = 600.0
 # pip starts in a second, asks its index and every extra one, and only then sends bytes.
@@ -24,18 +25,20 @@ PIP_QUICK = Patience(open_s=15.0, read_s=20.0)
 Find = Callable[[bool], WeightsFile]
 
 
-def choose_model(*, fetch: bool = True, progress: Progress | None = None) -> tuple[ModelRequest, str]:
+def choose_model(
+    *, fetch: bool = True, progress: Progress | None = None, releases: tuple[Release, ...] = RELEASES
+) -> tuple[ModelRequest, str]:
     """Return the best model that can be had, and one line that says which and why.
 
     Args:
         fetch: whether weights may be fetched.
         progress: told how far a download is.
+        releases: OpenL3's published files.
     """
     from embedindex.models.aisfx_weights import find_aisfx
-    from embedindex.models.weights import find_openl3
 
     def openl3(may_fetch: bool) -> WeightsFile:
-        return find_openl3("mel256", "music", fetch=may_fetch, progress=progress, patience=QUICK)
+        return find_openl3("mel256", "music", fetch=may_fetch, progress=progress, patience=QUICK, releases=releases)
 
     def aisfx(may_fetch: bool) -> WeightsFile:
         return find_aisfx(fetch=may_fetch, progress=progress, patience=PIP_QUICK)
