@@ -1,0 +1,180 @@
+"""What computes a network: ONNX Runtime (the default), TensorFlow through Keras 3, or the official package itself.
+
+Conventions: a network takes spectrograms (n, rows, columns) float32 and returns cells (n, length) float32. The official
+package has its own front end, so it takes windows of samples instead. Each says how many windows it likes at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from embedindex.arrays import Float32Array
+from embedindex.errors import ChecksumError, EngineMissingError, UsageError
+from embedindex.models.convnet import ConvNet
+
+ENGINES = ("onnxruntime", "tensorflow", "openl3")
+# Windows in one call. On a processor a few already fill it and more only cost memory (50 MB a window in float32).
+CPU_BATCH = 8
+CUDA_BATCH = 64
+
+_log = logging.getLogger(__name__)
+
+
+def choose_engine(name: str) -> str:
+    """Return the engine that `name` stands for; ``"auto"`` is ONNX Runtime.
+
+    Raises:
+        UsageError: there is no engine of that name.
+    """
+    if name == "auto":
+        return "onnxruntime"
+    if name not in ENGINES:
+        raise UsageError(f"there is no engine {name!r}; the engines are: auto, {', '.join(ENGINES)}")
+    return name
+
+
+class OnnxNetwork:
+    """An ONNX model in ONNX Runtime.
+
+    Attributes:
+        batch: windows in one call, chosen for the device.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    def __init__(self, content: bytes, sha256: str, threads: int, *, cuda: bool = True) -> None:
+        """Load a model from bytes: a path would let the file change after its hash was checked, or name other files.
+
+        Args:
+            content: the model.
+            sha256: SHA-256 (hex) it must have.
+            threads: threads of one call.
+            cuda: use an NVIDIA device where the installed ONNX Runtime can.
+
+        Raises:
+            ChecksumError: the bytes are others.
+        """
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise ChecksumError(f"a converted model has SHA-256 {found}, not {sha256}; delete it and try again")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = max(1, threads)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads sleep: the front end and the decoders need the processor between two calls.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        cuda = cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        self.batch = CUDA_BATCH if self.device == "cuda" else CPU_BATCH
+
+    def cells(self, spectrograms: Float32Array) -> Float32Array:
+        """Return (n, length) float32 for spectrograms (n, rows, columns) float32."""
+        return np.asarray(self._session.run(["cells"], {"spectrograms": spectrograms})[0], np.float32)
+
+    def outputs(self, spectrograms: Float32Array, names: list[str]) -> list[Float32Array]:
+        """Return the outputs of those names, for a model that has more than its cells."""
+        return [np.asarray(item) for item in self._session.run(names, {"spectrograms": spectrograms})]
+
+
+class KerasNetwork:
+    """The same weights in Keras 3 on TensorFlow, float32."""
+
+    batch = 32
+
+    def __init__(self, net: ConvNet, threads: int) -> None:
+        """Build the network.
+
+        Raises:
+            EngineMissingError: TensorFlow is not installed.
+        """
+        if find_spec("tensorflow") is None:
+            raise EngineMissingError(
+                "the engine tensorflow is not installed; install embedindex[tensorflow] or use --engine onnxruntime"
+            )
+        import tensorflow
+
+        try:
+            tensorflow.config.threading.set_intra_op_parallelism_threads(max(1, threads))
+        except RuntimeError:  # TensorFlow takes this once in a process; results do not depend on it
+            _log.debug("TensorFlow already runs; its number of threads stays as it is")
+        self._model = _keras_model(net, tensorflow.keras)
+
+    def cells(self, spectrograms: Float32Array) -> Float32Array:
+        """Return (n, length) float32 for spectrograms (n, rows, columns) float32."""
+        return np.asarray(self._model.predict_on_batch(spectrograms[..., None]), np.float32)
+
+
+def _keras_model(net: ConvNet, keras: Any) -> Any:
+    given = keras.Input((net.rows, net.columns, 1))
+    flow = keras.layers.Rescaling(net.input_scale, net.input_shift)(given)
+    loaded = []
+    for layer in net.layers:
+        convolution = keras.layers.Conv2D(
+            len(layer.kernel), layer.kernel.shape[2:], padding="same", activation="relu" if layer.relu else None
+        )
+        flow = convolution(flow)
+        loaded.append((convolution, [layer.kernel.transpose(2, 3, 1, 0), layer.bias]))
+        if layer.pool:
+            flow = keras.layers.MaxPooling2D(layer.pool)(flow)
+    if net.head == "max":
+        flow = keras.layers.Flatten()(keras.layers.MaxPooling2D(net.cell)(flow))
+    else:
+        rows, columns = flow.shape[1], flow.shape[2]
+        flow = keras.layers.MaxPooling2D((1, columns))(keras.layers.AveragePooling2D((rows, 1))(flow))
+        flow = keras.layers.Flatten()(flow)
+    for convolution, tensors in loaded:
+        convolution.set_weights(tensors)
+    return keras.Model(given, flow)
+
+
+class OfficialOpenl3:
+    """The official ``openl3`` package, for comparison: its own front end, its own network, float32."""
+
+    batch = 32
+
+    def __init__(self, weights_path: str, input_repr: str, embedding_size: int, frontend: str) -> None:
+        """Load the official model with any weights file in the official layout.
+
+        Raises:
+            EngineMissingError: the package is not installed.
+            UsageError: it has no such front end.
+        """
+        if frontend == "original":
+            raise UsageError("the openl3 package 0.4 has no front end original; use --engine onnxruntime")
+        if find_spec("openl3") is None:
+            raise EngineMissingError(
+                "the engine openl3 is not installed; install openl3==0.4.2 (it needs Python 3.10 or earlier and an old "
+                "TensorFlow) or use --engine onnxruntime"
+            )
+        from openl3 import models as official
+
+        self._model = official.load_audio_embedding_model_from_path(
+            weights_path, input_repr, embedding_size, frontend=frontend
+        )
+        self._input_repr = input_repr
+        self._frontend = frontend
+
+    def embed(self, windows: Float32Array) -> Float32Array:
+        """Return (n, embedding_size) float32 for windows (n, 48000)."""
+        if self._frontend == "kapre":
+            given: Any = windows[:, None].astype(np.float32)
+        else:
+            from openl3 import core as official
+
+            given = np.concatenate(
+                [
+                    official.preprocess_audio(
+                        window, 48000, hop_size=1.0, input_repr=self._input_repr, center=False, frontend=self._frontend
+                    )
+                    for window in windows
+                ]
+            )
+        return np.asarray(self._model.predict(given, batch_size=self.batch, verbose=0), np.float32)

@@ -1,0 +1,101 @@
+"""The stored answer to "may this network run in int8 here?": asked once for each weights file and kind of processor.
+
+A selection is made with the project's own synthetic sounds, under a lock, so that of several processes one does the
+work; it is kept as a converted model (see `embedindex.models.converted`) whose note holds all that was measured.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from embedindex.arrays import Float32Array
+from embedindex.errors import WeightsMissingError
+from embedindex.models.cache import folder_lock
+from embedindex.models.calibration import KINDS, synthesise_windows
+from embedindex.models.converted import Converted, read_converted, store_converted
+from embedindex.models.convnet import ConvNet
+from embedindex.models.quantise import METHOD_VERSION, Reduce, Report, select
+
+# Windows of each kind of sound: to prepare on, and others to judge on.
+CALIBRATION_ROUNDS = 3
+JUDGED_ROUNDS = 14
+CALIBRATION_SEED = 1
+JUDGED_SEED = 2
+# Processor features with which 8-bit products are summed exactly and fast.
+INTEGER_FEATURES = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network whose precision is in question.
+
+    Attributes:
+        key: what the conversions of its weights are stored under.
+        net: reads the network.
+        spectrograms: its front end, windows (n, window_samples) to spectrograms.
+        reduce: makes vectors of its cells.
+        sample_rate: Hz.
+        window_samples: samples at `sample_rate`.
+    """
+
+    key: str
+    net: Callable[[], ConvNet]
+    spectrograms: Callable[[Float32Array], Float32Array]
+    reduce: Reduce
+    sample_rate: int
+    window_samples: int
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """Return what kind of processor this is, as far as 8-bit arithmetic goes: e.g. ``"x86_64-avx512_vnni"``."""
+    machine = platform.machine().lower() or "unknown"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            words = set(file.read().split())
+    except OSError:  # not Linux; the measurement still decides
+        return machine
+    return "-".join([machine, *(feature for feature in INTEGER_FEATURES if feature in words)][:2])
+
+
+def selection_key(key: str) -> str:
+    """Return the name under which the selection for the conversions `key` on this kind of processor is stored."""
+    return f"{key}-int8-m{METHOD_VERSION}-{processor()}"
+
+
+def stored_selection(key: str) -> Converted | None:
+    """Return the selection made before, None when there is none."""
+    return read_converted(selection_key(key))
+
+
+def make_selection(subject: Subject, threads: int, report: Report) -> Converted:
+    """Return the selection for `subject`, made now unless it is stored; takes about a minute.
+
+    The 8-bit model is in it whatever was decided; ``facts["chosen"]`` is the decision, ``facts["message"]`` says it.
+    """
+    try:
+        with folder_lock(os.path.join("converted", selection_key(subject.key))):
+            return stored_selection(subject.key) or _select(subject, threads, report)
+    except WeightsMissingError as problem:  # the folder cannot be written, so no other process will find it either
+        report(f"the choice of precision cannot be kept: {problem}")
+        return _select(subject, threads, report)
+
+
+def _select(subject: Subject, threads: int, report: Report) -> Converted:
+    report("making sounds to measure the precision with")
+    rate, length = subject.sample_rate, subject.window_samples
+    calibration = synthesise_windows(CALIBRATION_ROUNDS * len(KINDS), length, rate, CALIBRATION_SEED)
+    judged = synthesise_windows(JUDGED_ROUNDS * len(KINDS), length, rate, JUDGED_SEED)
+    selection = select(
+        subject.net(),
+        subject.spectrograms(calibration),
+        subject.spectrograms(judged),
+        reduce=subject.reduce,
+        threads=threads,
+        report=report,
+    )
+    return store_converted(selection_key(subject.key), selection.content, selection.facts())
