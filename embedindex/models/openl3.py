@@ -15,11 +15,15 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError
-from embedindex.models.base import ModelIdentity, ModelRequest
+from embedindex.models.base import ModelIdentity, ModelRequest, ParameterValue
+from embedindex.models.cache import WeightsFile
+from embedindex.models.converted import Converted
 from embedindex.models.engines import KerasNetwork, OfficialOpenl3, OnnxNetwork, choose_engine
 from embedindex.models.openl3_frontend import (
     FRONT_ENDS,
     INPUT_REPRS,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
     FrontEnd,
     spectrograms,
 )
