@@ -102,10 +102,14 @@ def verify(models: ModelsArgument = None, json: JsonOption = False) -> None:
 
     Example: embedindex models verify openl3
     """
+    from embedindex.errors import WeightsMissingError
     from embedindex.models.catalogue import catalogue, find_entry
     from embedindex.models.selftest import check_model
 
-    entries = [find_entry(name) for name in models] if models else [entry for entry in catalogue() if entry.here]
+    if models:
+        entries = [find_entry(name) for name in models]
+    else:
+        entries = [entry for entry in catalogue() if not isinstance(entry.problem, WeightsMissingError)]
     verdicts = [check_model(entry) for entry in entries]
     if json:
         print_json([{"model": v.request, "ok": v.ok, "checks": list(v.checks)} for v in verdicts])

@@ -37,6 +37,7 @@ class Entry:
         here: True when it can be used without the network.
         state: that in words.
         weights: the weights file that is here.
+        problem: why it is not here: never fetched, or found damaged and set aside.
         kind: OpenL3's (input_repr, content_type).
     """
 
@@ -49,6 +50,7 @@ class Entry:
     here: bool = True
     state: str = "none needed"
     weights: WeightsFile | None = None
+    problem: WeightsError | None = None
     kind: tuple[str, str] | None = None
 
 
@@ -175,13 +177,13 @@ def _look(entry: Entry) -> Entry:
     """Return the entry with what is on this machine."""
     try:
         return _with_weights(entry, find_weights(entry))
-    except WeightsMissingError:
-        return replace(entry, here=False, state="not fetched")
+    except WeightsMissingError as problem:
+        return replace(entry, here=False, state="not fetched", problem=problem)
     except WeightsError as problem:
-        return replace(entry, here=False, state=str(problem))
+        return replace(entry, here=False, state=str(problem), problem=problem)
 
 
 def _with_weights(entry: Entry, weights: WeightsFile | None) -> Entry:
     if weights is None:
         return entry
-    return replace(entry, here=True, state=f"here, {shown(weights.source)}", weights=weights)
+    return replace(entry, here=True, state=f"here, {shown(weights.source)}", weights=weights, problem=None)

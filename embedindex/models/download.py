@@ -184,7 +184,7 @@ def _open(request: urllib.request.Request, part: str, patience: Patience) -> htt
             raise _Refused(
                 "its certificate is not trusted here; where a proxy has its own, set SSL_CERT_FILE to a file with it"
             ) from answer
-        if isinstance(getattr(answer, "reason", None), socket.gaierror):
+        if isinstance(getattr(answer, "reason", None), (socket.gaierror, ConnectionRefusedError)):
             raise _Refused(f"{_words(answer)} ({urlsplit(request.full_url).netloc})") from answer
         raise _Interrupted(_words(answer)) from answer
     if isinstance(answer, Exception):

@@ -15,10 +15,11 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from embedindex.arrays import Float32Array
+from embedindex.errors import WeightsMissingError
 from embedindex.models import load_model, parse_request
 from embedindex.models.base import ModelRequest
 from embedindex.models.cache import WeightsFile
-from embedindex.models.catalogue import Entry, find_weights
+from embedindex.models.catalogue import Entry
 
 # Relative distance allowed. OpenL3: the official code itself moves by up to 0.15 on this sound when only its FFT or
 # framing changes, and by 0.22 to the front end before 0.4; other weights are further than 0.5 away.
@@ -43,19 +44,19 @@ class Verdict:
     checks: tuple[str, ...]
 
 
-def check_model(entry: Entry, weights: WeightsFile | None = None) -> Verdict:
+def check_model(entry: Entry) -> Verdict:
     """Check a model's weights and what it computes.
 
-    Args:
-        entry: the model.
-        weights: a file to use instead of the model's own.
-
     Raises:
-        WeightsError: its weights are not here, or damaged.
+        WeightsMissingError: its weights are not here.
     """
-    used = weights or find_weights(entry)
+    if isinstance(entry.problem, WeightsMissingError):
+        raise entry.problem
+    if entry.problem is not None:
+        return Verdict(entry.request, False, (str(entry.problem),))
+    used = entry.weights
     if used is None:
-        return Verdict(entry.request, True, ("it has no weights",))
+        return Verdict(entry.request, True, ("it has no weights of ours to check",))
     checks = [f"SHA-256 {used.sha256[:12]}… is right ({used.source})"]
     distance = _distance(entry, used)
     if distance is None:
