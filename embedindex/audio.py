@@ -151,7 +151,7 @@ class AudioReader:
         for block in _rebatched(chunks, self._block_frames):
             made += len(block)
             yield block
-        if self.native_frames and not made:
+        if not made and (self.native_frames or not self._skip):
             raise EmptyAudioError(self._path, f"is shorter than one sample at {self._rate} Hz; leave it out")
 
     def _open_decoder(self) -> Decoder:
@@ -292,10 +292,7 @@ def read_audio(
     Raises what `AudioReader` raises.
     """
     with AudioReader(path, sample_rate=sample_rate, mono=mono, max_duration_s=max_duration_s) as reader:
-        blocks = list(reader.blocks())
-        if not blocks:
-            raise EmptyAudioError(path, "there are no samples in it")
-        return np.concatenate(blocks), reader.facts
+        return np.concatenate(list(reader.blocks())), reader.facts
 
 
 def _mixed_down(chunk: Float32Array) -> Float32Array:

@@ -32,6 +32,9 @@ LOSSY_STREAMS = frozenset({"mp3", "ogg"})
 # AAC ends on a whole packet; a file's edit list says where the sound ends within it. Two packets of HE-AAC.
 MAX_PADDING_FRAMES = 4096
 
+# How MP4 names protected sound.
+ENCRYPTED_TAGS = frozenset({"drms", "enca"})
+
 # FFmpeg's demuxers of sound and films. Playlists and scripts (hls, concat, dash, sdp, imf…), which open other files or
 # the network, devices, still images and headerless samples, which match anything, are left out on purpose.
 DEMUXERS = (
@@ -212,7 +215,7 @@ class _Source:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return self._file.seek(offset + self._start if whence == os.SEEK_SET else offset, whence) - self._start
 
-    def tell(self) -> int:
+    def tell(self) -> int:  # PyAV seeks only in what can tell
         return self._file.tell() - self._start
 
 
@@ -283,7 +286,9 @@ class FfmpegDecoder:
         if stream is None:
             raise NoSoundtrackError("no soundtrack")
         if stream.codec_context is None:
-            raise DecodingError("no decoder for its codec: encrypted or unknown")
+            raise DecodingError("no decoder for its codec")
+        if stream.codec_context.codec_tag in ENCRYPTED_TAGS:  # FFmpeg would decode it, to noise
+            raise DecodingError("it is encrypted")
         self._frames = self._decoded(stream)
         self._first = next(self._frames, None)
         if self._source.error:
@@ -319,8 +324,6 @@ class FfmpegDecoder:
                 return
             try:
                 yield from packet.decode()
-            except self._av.error.EOFError:
-                return
             except (self._av.error.FFmpegError, OSError):
                 self.damaged = True
 

@@ -113,6 +113,7 @@ def encode(
     *,
     codec: str | None = None,
     bit_rate: int | None = None,
+    title: str | None = None,
 ) -> None:
     """Write `samples` in the container that the suffix of `path` names.
 
@@ -122,11 +123,12 @@ def encode(
         sample_rate: Hz; Opus takes 48000.
         codec: libsndfile subtype (``"PCM_24"``) or FFmpeg encoder (``"alac"``) instead of the usual one.
         bit_rate: bits a second, FFmpeg only; 128,000 if None.
+        title: kept in the file's tags, FFmpeg only.
     """
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix in FFMPEG_ENCODERS:
         muxer, usual = FFMPEG_ENCODERS[suffix]
-        _encode_with_ffmpeg(os.fspath(path), samples, sample_rate, muxer, codec or usual, bit_rate)
+        _encode_with_ffmpeg(os.fspath(path), samples, sample_rate, muxer, codec or usual, bit_rate, title)
     elif suffix == ".opus":
         sf.write(path, samples, sample_rate, format="OGG", subtype=codec or "OPUS")
     else:
@@ -134,16 +136,18 @@ def encode(
 
 
 def _encode_with_ffmpeg(
-    path: str, samples: Float32Array, sample_rate: int, muxer: str, codec: str, bit_rate: int | None
+    path: str, samples: Float32Array, sample_rate: int, muxer: str, codec: str, bit_rate: int | None, title: str | None
 ) -> None:
     import av
 
     planar = np.ascontiguousarray(np.atleast_2d(samples.T), np.float32)
     layout = "mono" if len(planar) == 1 else "stereo"
     with av.open(path, "w", format=muxer) as container:
+        if title:
+            container.metadata["title"] = title
         stream: Any = container.add_stream(codec, rate=sample_rate, layout=layout)
         stream.bit_rate = bit_rate or 128_000
-        if stream.format.name.startswith("u8"):
+        if codec in {"wavpack", "tta"}:  # they would take 8 bits
             stream.format = "s16p" if stream.format.is_planar else "s16"
         frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
         frame.sample_rate = sample_rate

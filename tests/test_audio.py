@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from embedindex import decoders
 from embedindex.arrays import Float32Array
 from embedindex.audio import AUDIO_SUFFIXES, AudioReader, probe, read_audio
 from embedindex.errors import (
@@ -134,6 +135,18 @@ def test_level_of_integers_is_scaled_to_one(tmp_path: Path, seed: int) -> None:
         assert np.abs(read_audio(tmp_path / "a.wav")[0] - original).max() <= step
 
 
+@pytest.mark.parametrize(
+    ("codec", "step"),
+    [("pcm_u8", 1 / 128), ("pcm_s16le", 2**-15), ("pcm_s24le", 2**-23), ("pcm_f32le", 0.0), ("pcm_f64le", 1e-7)],
+)
+def test_level_of_integers_from_ffmpeg_is_scaled_to_one(tmp_path: Path, codec: str, step: float) -> None:
+    original = sounds.noise(0.1, level=0.99)
+    sounds.encode(tmp_path / "a.mkv", original, codec=codec)
+    samples, facts = read_audio(tmp_path / "a.mkv")
+    assert facts.codec == codec
+    assert np.abs(samples - original).max() <= step
+
+
 def test_probe_reads_the_header_only(tmp_path: Path) -> None:
     sounds.encode(tmp_path / "a.flac", sounds.sine(440, 2.0, 32000), 32000, codec="PCM_24")
     facts = probe(os.fsencode(tmp_path / "a.flac"))
@@ -190,6 +203,25 @@ def test_any_name_can_be_read(tmp_path: Path, name: bytes, suffix: str) -> None:
         pytest.skip("this file system takes no such names")
     assert len(read_audio(path)[0]) == 4410
     assert len(read_audio(os.fsdecode(path))[0]) == 4410
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".mka", ".wma"])
+def test_text_that_is_not_utf8_in_a_header_is_no_obstacle(tmp_path: Path, suffix: str) -> None:
+    sounds.encode(tmp_path / f"a{suffix}", sounds.sine(440, 1.0), title="a caf-")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    plain, broken = b"a caf-", b"a caf\xe9"
+    if suffix == ".wma":  # UTF-16: half of a surrogate pair
+        plain, broken = "f-".encode("utf-16-le"), b"f\0\x00\xd8"
+    assert plain in data
+    (tmp_path / f"a{suffix}").write_bytes(data.replace(plain, broken))
+    assert len(read_audio(tmp_path / f"a{suffix}")[0]) > 40_000
+
+
+def test_options_without_sense_are_refused(tmp_path: Path) -> None:
+    sounds.write_wav(tmp_path / "a.wav", sounds.sine(440, 0.1))
+    for options in ({"block_s": 0.0}, {"start_s": -1.0}, {"sample_rate": 0}):
+        with pytest.raises(ValueError, match="must be positive"):
+            AudioReader(tmp_path / "a.wav", **options)
 
 
 def test_suffixes_are_lower_case_with_a_dot() -> None:
@@ -298,6 +330,14 @@ def test_playlist_cannot_make_us_read_another_file(tmp_path: Path, name: str) ->
             read_audio(tmp_path / name)
 
 
+def test_no_second_file_is_opened_even_if_a_demuxer_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "DEMUXERS", decoders.DEMUXERS + ",concat,hls")  # as if one had slipped in
+    sounds.write_wav(tmp_path / "private.wav", sounds.sine(440, 1.0))
+    (tmp_path / "a.flac").write_text(f"ffconcat version 1.0\nfile '{tmp_path}/private.wav'\n")
+    with pytest.raises(NotAudioError):
+        read_audio(tmp_path / "a.flac")
+
+
 def test_playlist_cannot_make_us_call_the_network(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -317,6 +357,12 @@ def test_claimed_rate_beyond_reason_is_refused(tmp_path: Path, rate: int) -> Non
     (tmp_path / "a.wav").write_bytes(data)
     with pytest.raises(AudioLimitError, match=f"claims {rate} Hz"):
         probe(tmp_path / "a.wav")
+
+
+def test_limits_hold_for_what_ffmpeg_reads(tmp_path: Path) -> None:
+    sounds.encode(tmp_path / "a.tta", sounds.sine(440, 1.0, 2000), 2000)
+    with pytest.raises(AudioLimitError, match="claims 2000 Hz"):
+        probe(tmp_path / "a.tta")
 
 
 def test_too_many_channels_are_refused(tmp_path: Path) -> None:
@@ -343,3 +389,21 @@ def test_movie_atom_missing_is_damage(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").write_bytes(data[: data.index(b"moov") - 100])
     with pytest.raises(DamagedAudioError, match=r"nothing can be decoded .*encode the file again"):
         probe(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize("tag", [b"drms", b"enca"])
+def test_encrypted_sound_is_refused_and_not_read_as_noise(tmp_path: Path, tag: bytes) -> None:
+    sounds.encode(tmp_path / "a.m4a", sounds.sine(440, 1.0))
+    data = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "a.m4a").write_bytes(data.replace(b"mp4a", tag))  # what a protected purchase calls its codec
+    with pytest.raises(DamagedAudioError, match="it is encrypted"):
+        probe(tmp_path / "a.m4a")
+
+
+def test_unknown_codec_is_named_as_the_reason(tmp_path: Path) -> None:
+    sounds.write_wav(tmp_path / "a.wav", sounds.sine(440, 1.0))
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    data[20:22] = b"\x34\x12"
+    (tmp_path / "a.wav").write_bytes(data)
+    with pytest.raises(DamagedAudioError, match="no decoder for its codec"):
+        probe(tmp_path / "a.wav")

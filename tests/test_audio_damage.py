@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader, read_audio
 from embedindex.decoders import FfmpegDecoder
-from embedindex.errors import AudioError
+from embedindex.errors import AudioError, DamagedAudioError
 from tests import sounds
 
 # Quiet noise under a moving tone: no two stretches are alike, so that lost or repeated samples show.
@@ -58,6 +59,39 @@ def test_truncated_mp3_gives_what_can_be_read(tmp_path: Path) -> None:
     assert 0.48 * 441_000 < len(samples) < 0.51 * 441_000
     assert np.abs(samples[:-2304] - whole[: len(samples) - 2304]).max() < 1e-4  # the last frame has no successor
     assert note == "5.0 s of 10.0 s could be read: the rest is missing or damaged"
+    assert len(samples) > len(sf.read(tmp_path / "a.mp3")[0])  # the last frame, which libsndfile does not give
+
+
+def test_truncated_mp3_behind_a_large_tag_is_noticed(tmp_path: Path) -> None:
+    data = encoded(tmp_path, ".mp3")
+    tag = b"ID3\x03\0\0" + bytes([0, 3, 0x0D, 0x20]) + bytes((3 << 14) + (0x0D << 7) + 0x20)  # a picture, say
+    _, note = read(tmp_path / "a.mp3", tag + data[: len(data) // 2])
+    assert note == "5.0 s of 10.0 s could be read: the rest is missing or damaged"
+
+
+def test_flac_with_nothing_but_a_header_is_damage(tmp_path: Path) -> None:
+    data = encoded(tmp_path, ".flac")
+    with pytest.raises(DamagedAudioError, match="nothing can be decoded"):
+        read(tmp_path / "a.flac", data[:60] + bytes(5000))
+
+
+def test_raw_aac_with_garbage_in_the_middle_says_so(tmp_path: Path) -> None:
+    data = encoded(tmp_path, ".aac")
+    middle = len(data) // 2
+    samples, note = read(tmp_path / "a.aac", data[:middle] + np.random.default_rng(3).bytes(5000) + data[middle:])
+    assert len(samples) > 0.95 * 441_000
+    assert note == "damaged in places: what could be decoded was read"
+
+
+def test_wrong_length_in_a_movie_header_cuts_nothing(tmp_path: Path) -> None:
+    sounds.encode(tmp_path / "whole.mov", ORIGINAL)
+    data = bytearray((tmp_path / "whole.mov").read_bytes())
+    place = data.index(b"mdhd") + 20
+    assert int.from_bytes(data[place : place + 4], "big") == 441_000
+    data[place : place + 4] = (100_000).to_bytes(4, "big")
+    data[data.index(b"elst") : data.index(b"elst") + 4] = b"free"
+    samples, _ = read(tmp_path / "a.mov", bytes(data))
+    assert len(samples) == 441_000
 
 
 def test_truncated_flac_gives_its_exact_samples_to_the_cut(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def test_undecodable_name_is_no_obstacle(tmp_path: Path) -> None:
     assert read_tags(path).title == read_tags(os.fsdecode(path)).title == "Here"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file whose reads fail: /proc/self/mem")
+def test_input_output_error_is_not_taken_for_missing_tags() -> None:
+    with pytest.raises(UnreadableFileError, match="input/output error"):
+        read_tags("/proc/self/mem")
+
+
 def test_missing_file_folder_and_pipe_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp3")
     for path in (tmp_path / "gone.mp3", tmp_path, tmp_path / "pipe.mp3"):
