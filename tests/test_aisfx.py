@@ -23,7 +23,7 @@ from librosa.filters import mel as librosa_mel
 from embedindex.arrays import Float32Array
 from embedindex.errors import ChecksumError, UsageError, WeightsFormatError, WeightsMissingError
 from embedindex.models import load_model
-from embedindex.models.aisfx import load, stored_model
+from embedindex.models.aisfx import float_model, load
 from embedindex.models.aisfx_checkpoint import BLOCK_CHANNELS, read_checkpoint, to_convnet
 from embedindex.models.aisfx_frontend import SAMPLE_RATE, WINDOW_SAMPLES, mel_bank, spectrograms
 from embedindex.models.aisfx_weights import CHECKPOINT, WheelRelease, find_aisfx, import_aisfx
@@ -454,7 +454,7 @@ PYTORCH = [
 @pytest.mark.network
 def test_published_weights_give_the_numbers_of_the_published_code(real: WeightsFile) -> None:
     blocks = np.random.default_rng(0).random((3, 100, 96)).astype(np.float32)
-    model = stored_model(real, "fp32")
+    model = float_model(real)
     cells = OnnxNetwork(model.content, model.sha256, threads=1).cells(np.ascontiguousarray(blocks.transpose(0, 2, 1)))
     np.testing.assert_allclose(cells[:, :6], PYTORCH, rtol=1e-5)
 

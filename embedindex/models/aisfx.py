@@ -7,6 +7,8 @@ blocks of 100 frames; a window here is the samples of one such block.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from embedindex.arrays import Float32Array
@@ -19,12 +21,14 @@ from embedindex.models.aisfx_frontend import (
     spectrograms,
 )
 from embedindex.models.aisfx_weights import find_aisfx
-from embedindex.models.base import ModelIdentity, ModelRequest
+from embedindex.models.base import ModelIdentity, ModelRequest, ParameterValue
 from embedindex.models.cache import WeightsFile
 from embedindex.models.converted import Converted, read_converted, store_converted
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build
 from embedindex.models.engines import OnnxNetwork
+from embedindex.models.quantise import Report
+from embedindex.models.selection import Subject, make_selection, stored_selection
 
 DIMENSION = 512
 # Raised whenever the numbers of this model change for the same weights.
@@ -34,6 +38,8 @@ CONVERTER_VERSION = 1
 # One block, see docs/decisions/aisfx.md.
 DEFAULT_HOP_S = EMB_BLOCK_LENGTH * SPEC_HOP_LENGTH / SAMPLE_RATE
 PRECISIONS = ("auto", "fp32", "int8")
+
+_log = logging.getLogger(__name__)
 
 
 class AisfxModel:
@@ -57,6 +63,8 @@ class AisfxModel:
 def load(request: ModelRequest) -> AisfxModel:
     """Return the model; its weights are fetched where they are not here.
 
+    Precision ``"auto"`` is 8-bit where `prepare` has found that to agree on this kind of processor, else float32.
+
     Raises:
         UsageError: an option, precision or engine that it does not have.
         WeightsError: the weights cannot be had or used.
@@ -68,13 +76,50 @@ def load(request: ModelRequest) -> AisfxModel:
     if request.precision not in PRECISIONS:
         raise UsageError(f"there is no precision {request.precision!r}; it is one of: {', '.join(PRECISIONS)}")
     weights = find_aisfx(weights=request.weights)
-    model = stored_model(weights, request.precision)
-    network = OnnxNetwork(model.content, model.sha256, request.threads)
-    return AisfxModel(identity(weights, str(model.facts["precision"])), network)
+    threads = max(1, request.threads)
+    integer = _integer_model(weights, request.precision, threads)
+    model = integer or float_model(weights)
+    # The CUDA provider has no 8-bit convolutions: those stay on the processor.
+    network = OnnxNetwork(model.content, model.sha256, threads, cuda=integer is None)
+    return AisfxModel(_identity(weights, integer), network)
 
 
-def identity(weights: WeightsFile, precision: str) -> ModelIdentity:
-    """Return what decides the numbers of `weights` at that precision (``"fp32"`` or ``"int8"``)."""
+def prepare(weights: WeightsFile, *, threads: int = 1, progress: Report | None = None) -> str:
+    """Convert `weights` and choose their precision, unless that was done before; return the decision in a sentence.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+    """
+    float_model(weights)
+    return str(make_selection(_subject(weights), threads, progress or _log.info).facts["message"])
+
+
+def _integer_model(weights: WeightsFile, precision: str, threads: int) -> Converted | None:
+    """Return the 8-bit model when it was asked for, or prepared and chosen; None for float32."""
+    subject = _subject(weights)
+    if precision == "int8":
+        return make_selection(subject, threads, _log.info)
+    stored = stored_selection(subject.key) if precision == "auto" else None
+    return stored if stored is not None and stored.facts.get("chosen") == "int8" else None
+
+
+def _subject(weights: WeightsFile) -> Subject:
+    return Subject(
+        key=f"aisfx-{weights.sha256[:20]}-v{CONVERTER_VERSION}",
+        net=lambda: read_network(weights),
+        spectrograms=spectrograms,
+        reduce=lambda cells: cells,
+        sample_rate=SAMPLE_RATE,
+        window_samples=WINDOW_SAMPLES,
+    )
+
+
+def _identity(weights: WeightsFile, integer: Converted | None) -> ModelIdentity:
+    parameters: dict[str, ParameterValue] = {"precision": "fp32", "version": VERSION}
+    if integer is not None:
+        parameters["precision"] = "int8"
+        parameters["quantisation"] = str(integer.facts["variant"])
+        parameters["agrees_with_fp32"] = bool(integer.facts["agrees"])
     return ModelIdentity(
         name="aisfx",
         sample_rate=SAMPLE_RATE,
@@ -83,14 +128,8 @@ def identity(weights: WeightsFile, precision: str) -> ModelIdentity:
         weights_sha256=weights.sha256,
         level="peak",
         filling="tile",
-        standardise=False,
-        parameters={"precision": precision, "version": VERSION},
+        parameters=parameters,
     )
-
-
-def model_key(weights: WeightsFile, variant: str) -> str:
-    """Return the name under which a conversion of `weights` is stored."""
-    return f"aisfx-{weights.sha256[:20]}-v{CONVERTER_VERSION}-{variant}"
 
 
 def read_network(weights: WeightsFile) -> ConvNet:
@@ -102,19 +141,12 @@ def read_network(weights: WeightsFile) -> ConvNet:
     return to_convnet(read_checkpoint(weights.path, weights.sha256, "embedding_net."), weights.path)
 
 
-def stored_model(weights: WeightsFile, precision: str) -> Converted:
-    """Return the ONNX model of `weights`: the 8-bit one where one was prepared and is wanted, else float32.
+def float_model(weights: WeightsFile) -> Converted:
+    """Return the float32 model of `weights`, from the models folder or converted now.
 
     Raises:
-        UsageError: ``"int8"`` was asked for and none was prepared.
         WeightsError: the weights cannot be used; see `read_network`.
     """
-    if precision != "fp32":
-        integer = read_converted(model_key(weights, "int8"))
-        if integer is not None:
-            return integer
-        if precision == "int8":
-            raise UsageError("aisfx has no 8-bit variant on this machine; use --precision fp32")
-    key = model_key(weights, "fp32")
+    key = f"aisfx-{weights.sha256[:20]}-v{CONVERTER_VERSION}-fp32"
     facts = {"weights_sha256": weights.sha256, "precision": "fp32"}
     return read_converted(key) or store_converted(key, build(read_network(weights)), facts)

@@ -135,16 +135,26 @@ def import_any(path: str, *, trust: bool = False) -> Entry:
 def prepare(entry: Entry, say: Callable[[str], None] | None = None) -> None:
     """Convert a model's weights and choose its precision now, so that the first use need not wait for it.
 
-    Raises:
-        ModelError: the model cannot be used.
-    """
-    request = parse_request(entry.request)
-    if entry.name == "openl3":
-        from embedindex.models.openl3 import load
+    Args:
+        entry: a model whose weights are here.
+        say: told in words what is being done, and the decision.
 
-        load(request, say)
+    Raises:
+        WeightsError: the weights cannot be used.
+    """
+    if entry.weights is None:
+        return
+    if entry.name == "aisfx":
+        from embedindex.models import aisfx
+
+        decision = aisfx.prepare(entry.weights, progress=say)
     else:
-        load_model(request)
+        from embedindex.models import openl3
+
+        options = openl3.parse_options(parse_request(entry.request).options)
+        decision = openl3.prepare(entry.weights, options, progress=say).message
+    if say is not None:
+        say(decision)
 
 
 def _openl3_entry(kind: tuple[str, str]) -> Entry:
