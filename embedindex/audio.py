@@ -182,7 +182,7 @@ class AudioReader:
                 ) from error
             if has_audio_signature(head):
                 raise DamagedAudioError(
-                    self._path, f"nothing can be decoded ({error}); copy or encode the file again"
+                    self._path, f"cannot be decoded: {error}; copy or encode the file again"
                 ) from error
             raise NotAudioError(self._path, "its content is not audio, whatever its name; leave it out") from error
         try:

@@ -294,7 +294,7 @@ class FfmpegDecoder:
         if self._source.error:
             raise self._source.error
         if self._first is None:
-            raise DecodingError("nothing could be decoded")
+            raise DecodingError("not one frame of it is whole")
         if stream.duration and stream.time_base:
             duration_s: float | None = float(stream.duration * stream.time_base)
         else:
