@@ -242,13 +242,15 @@ class FfmpegDecoder:
         self._source = _Source(file)
         self.damaged = False
         self.next_rate: int | None = None
+        # Text in headers is often not UTF-8. From 19 on PyAV puts up with that by itself, and takes no such option.
+        lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
         try:
             self._container: Any = av.open(
                 self._source,
                 "r",
                 container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
-                metadata_errors="replace",
                 io_open=_refuse_other_files,
+                **lenient,
             )
         except (av.error.FFmpegError, OSError) as error:
             raise self._cause(error) from error

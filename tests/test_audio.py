@@ -12,9 +12,7 @@ import soundfile as sf
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AUDIO_SUFFIXES, AudioReader, probe, read_audio
-from embedindex.errors import (
-    EmptyAudioError,
-)
+from embedindex.errors import EmptyAudioError
 from tests import sounds
 
 # libsndfile containers that hold sound of any length at 44.1 kHz with their default encoding.
