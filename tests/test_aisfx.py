@@ -23,7 +23,7 @@ from librosa.filters import mel as librosa_mel
 from embedindex.arrays import Float32Array
 from embedindex.errors import ChecksumError, UsageError, WeightsFormatError, WeightsMissingError
 from embedindex.models import load_model
-from embedindex.models.aisfx import float_model, load
+from embedindex.models.aisfx import float_model, load, prepare
 from embedindex.models.aisfx_checkpoint import BLOCK_CHANNELS, read_checkpoint, to_convnet
 from embedindex.models.aisfx_frontend import SAMPLE_RATE, WINDOW_SAMPLES, mel_bank, spectrograms
 from embedindex.models.aisfx_weights import CHECKPOINT, WheelRelease, find_aisfx, import_aisfx
@@ -477,3 +477,18 @@ def test_published_weights_know_a_kick_from_a_hat(real: WeightsFile) -> None:
     likeness = unit @ unit.T
     assert likeness[0, 1] > likeness[0, 2:].max() + 0.1
     assert likeness[2, 3] > likeness[2, :2].max() + 0.1
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_prepared_8_bit_variant_is_what_auto_means_and_agrees(real: WeightsFile) -> None:
+    decision = prepare(real)
+    chosen = load(ModelRequest("aisfx"))
+    assert (chosen.identity.parameters["precision"] == "int8") == decision.startswith("int8 arithmetic agrees")
+    exact = load(ModelRequest("aisfx", precision="fp32"))
+    integer = load(ModelRequest("aisfx", precision="int8"))
+    assert integer.identity.parameters["precision"] == "int8"
+    first, second = exact.embed(sounds(8)).astype(np.float64), integer.embed(sounds(8)).astype(np.float64)
+    assert not np.array_equal(first, second)
+    cosines = (first * second).sum(axis=1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    assert cosines.min() > 0.995

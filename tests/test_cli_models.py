@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,11 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embedindex.cli import main
 from embedindex.errors import WeightsMissingError
 from embedindex.models.aisfx_weights import find_aisfx
 from embedindex.models.weights import HDF5_MAGIC
@@ -38,8 +41,17 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from embedindex.cli import main; main()", "models", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run the console script's function in this process, which spares each test a second of imports."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    before = sys.argv
+    sys.argv = ["embedindex", "models", *arguments]
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    said = [bytes(stream.buffer.getvalue()).decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), *said)
 
 
 def done(*arguments: str) -> str:
@@ -164,7 +176,7 @@ def test_aisfx_is_imported_and_verified(models: Path, monkeypatch: pytest.Monkey
             kept = find_aisfx()
         except WeightsMissingError as problem:
             pytest.skip(f"aisfx's weights cannot be had: {problem}")
-    assert done("import", kept.path) == f"aisfx: here, imported from {kept.path}\n"
+    assert done("import", "--no-prepare", kept.path) == f"aisfx: here, imported from {kept.path}\n"
     line = done("verify", "aisfx")
     assert line.startswith("aisfx: well; SHA-256 499ea75909c9… is right")
     assert "relative distance to the reference values 0.0000" in line

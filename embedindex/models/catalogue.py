@@ -162,8 +162,10 @@ def _openl3_entry(kind: tuple[str, str]) -> Entry:
     from embedindex.models.openl3_frontend import SAMPLE_RATE, WINDOW_SAMPLES
 
     default = Openl3Options()
-    plain = kind == (default.input_repr, default.content_type)
-    request = "openl3" if plain else f"openl3:input_repr={kind[0]},content_type={kind[1]}"
+    given = {"input_repr": kind[0], "content_type": kind[1]}
+    usual = {"input_repr": default.input_repr, "content_type": default.content_type}
+    options = ",".join(f"{key}={value}" for key, value in given.items() if value != usual[key])
+    request = f"openl3:{options}" if options else "openl3"
     window_s = WINDOW_SAMPLES / SAMPLE_RATE
     return _look(Entry(request, "openl3", default.embedding_size, SAMPLE_RATE, window_s, CC_BY, kind=kind))
 
