@@ -28,7 +28,7 @@ from embedindex.errors import AudioError
 from embedindex.models import Model, ModelIdentity, load_model, parse_request
 from embedindex.space import Space, learn_space
 
-SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3", ".opus", ".m4a"}
+SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3", ".opus", ".m4a")
 PRECISION_AT = 10
 # What the file names of drum kits call their parts; the first that matches counts.
 DRUMS = (
@@ -121,7 +121,7 @@ def listen(files: Sequence[tuple[Path, str, str]], model: Model, hop_s: float) -
         if made.silent == len(made.vectors):
             print(f"left out: {path}: silence", file=sys.stderr)
             continue
-        form = hash(path.suffix) % 7
+        form = SUFFIXES.index(path.suffix)
         rate, channels = made.facts.sample_rate, made.facts.channels
         known = np.array([np.log(made.duration_s), rate, channels, np.log(made.peak), form], np.float32)
         sounds.append(Sound(path, label, group, made.vectors.astype(np.float32), known))
@@ -173,9 +173,8 @@ def recall_of_altered(
     stored = np.concatenate([space.apply(sound.vectors) for sound in sounds])
     found = asked = 0
     for number, sound in enumerate(sounds):
-        samples = read_audio(str(sound.path), sample_rate=rate)[0][int(cut_s * rate) :] * np.float32(
-            10 ** (gain_db / 20)
-        )
+        samples = read_audio(str(sound.path), sample_rate=rate)[0][int(cut_s * rate) :]
+        samples = samples * np.float32(10 ** (gain_db / 20))
         peak = float(np.abs(samples).max(initial=0.0))
         if len(samples) < 0.1 * rate or peak < 1e-4:
             continue
@@ -214,10 +213,8 @@ def main() -> None:
         "metadata only": standardised(np.stack([sound.metadata for sound in sounds])),
         options.model: file_vectors(sounds, space),
     }
-    classes = len({sound.label for sound in sounds})
-    print(
-        f"{len(sounds)} files, {sum(len(sound.vectors) for sound in sounds)} windows, {classes} labels, hop {hop_s} s"
-    )
+    windows, labels = sum(len(sound.vectors) for sound in sounds), len({sound.label for sound in sounds})
+    print(f"{len(sounds)} files, {windows} windows, {labels} labels, hop {hop_s} s")
     ways = [("leave-one-out", False)] + ([("without own group", True)] if grouped else [])
     print(f"{'':24}" + "".join(f"{name:>20} {'P@10':>6}" for name, _ in ways))
     for name, rows in candidates.items():
