@@ -171,9 +171,7 @@ class OfficialOpenl3:
 
             given = np.concatenate(
                 [
-                    official.preprocess_audio(
-                        window, 48000, hop_size=1.0, input_repr=self._input_repr, center=False, frontend=self._frontend
-                    )
+                    official.preprocess_audio(window, 48000, hop_size=1.0, input_repr=self._input_repr, center=False)
                     for window in windows
                 ]
             )
