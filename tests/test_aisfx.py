@@ -25,7 +25,7 @@ from embedindex.errors import ChecksumError, UsageError, WeightsFormatError, Wei
 from embedindex.models import load_model
 from embedindex.models.aisfx import float_model, load, prepare
 from embedindex.models.aisfx_checkpoint import BLOCK_CHANNELS, read_checkpoint, to_convnet
-from embedindex.models.aisfx_frontend import SAMPLE_RATE, WINDOW_SAMPLES, mel_bank, spectrograms
+from embedindex.models.aisfx_frontend import SAMPLE_RATE, WINDOW_SAMPLES, mel_bands, spectrograms
 from embedindex.models.aisfx_weights import CHECKPOINT, WheelRelease, find_aisfx, import_aisfx
 from embedindex.models.base import ModelRequest
 from embedindex.models.cache import WeightsFile
@@ -329,12 +329,20 @@ def test_damaged_cached_checkpoint_is_never_used(models: Path, tmp_path: Path) -
 # --- front end --------------------------------------------------------------------------------------------------------
 
 
+def essentia_bank() -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The bank (1025, 96) by the definition: triangles over the mel axis (natural logarithm), divided by their sums."""
+    mel = 1127.01048 * np.log(1 + np.arange(1025) * 44100 / 2048 / 700)
+    corners = np.linspace(0, 1127.01048 * np.log(1 + 22050 / 700), 98)
+    bank = np.stack([np.interp(mel, corners[band : band + 3], [0, 1, 0]) for band in range(96)], axis=1)
+    return np.asarray(bank / bank.sum(axis=0))
+
+
 def test_bands_are_htk_triangles_of_sum_one() -> None:
-    bank = mel_bank().astype(np.float64)
-    np.testing.assert_allclose(bank.sum(axis=0), 1.0, atol=1e-6)
-    # librosa's triangles are linear in Hz, these in mel: where bands are much narrower than their frequency they agree.
+    made = mel_bands(np.eye(1025, dtype=np.float32))
+    np.testing.assert_allclose(made, essentia_bank(), atol=2e-6)
+    # librosa's triangles are linear in Hz: where bands are much narrower than their frequency that is the same.
     reference = librosa_mel(sr=44100, n_fft=2048, n_mels=96, fmin=0, fmax=22050, htk=True, norm=1).T
-    overlap = np.minimum(bank, reference).sum(axis=0)
+    overlap = np.minimum(made, reference).sum(axis=0)
     assert overlap[20:].min() > 0.97
     assert overlap.min() > 0.8
 
@@ -342,13 +350,8 @@ def test_bands_are_htk_triangles_of_sum_one() -> None:
 def test_spectrogram_is_that_of_librosa_where_definitions_coincide() -> None:
     random = np.random.default_rng(1)
     sound = (random.standard_normal(WINDOW_SAMPLES) * np.linspace(0, 0.3, WINDOW_SAMPLES)).astype(np.float32)
-    power = (
-        np.abs(
-            librosa.stft(sound.astype(np.float64), n_fft=2048, hop_length=1024, window=np.hanning(2048), center=False)
-        )
-        ** 2
-    )
-    expected = np.log10(10000 * (power.T @ mel_bank().astype(np.float64)) + 1).T / 9.457798957824707
+    frames = librosa.stft(sound.astype(np.float64), n_fft=2048, hop_length=1024, window=np.hanning(2048), center=False)
+    expected = np.log10(10000 * (np.abs(frames.T) ** 2 @ essentia_bank()) + 1).T / 9.457798957824707
     made = spectrograms(np.stack([sound, sound[::-1]]))
     assert made.shape == (2, 96, 100)
     np.testing.assert_allclose(made[0], expected, atol=2e-6)
