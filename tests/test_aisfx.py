@@ -9,6 +9,8 @@ import hashlib
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -292,6 +294,29 @@ def test_stalled_installer_is_given_up(models: Path, monkeypatch: pytest.MonkeyP
     # pip needs longer than this to start.
     with pytest.raises(WeightsMissingError, match=r"nothing came for 0.05 s"):
         find_aisfx(patience=Patience(open_s=0.05))
+    assert names(models) == []
+
+
+FULL_DISK = """
+import pickle, resource, sys
+from embedindex.errors import WeightsMissingError
+from embedindex.models.aisfx_weights import find_aisfx
+release = pickle.load(sys.stdin.buffer)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    find_aisfx(release=release)
+except WeightsMissingError as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are set with POSIX calls")
+def test_full_disk_is_said_and_leaves_nothing(models: Path, tmp_path: Path) -> None:
+    release = make_wheel(tmp_path / "wheels", np.random.default_rng(0).bytes(100_000))
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], input=pickle.dumps(release), capture_output=True, check=True
+    )
+    assert "no space left for the weights; free" in run.stdout.decode()
     assert names(models) == []
 
 

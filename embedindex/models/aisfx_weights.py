@@ -23,6 +23,7 @@ from embedindex.errors import ChecksumError, WeightsFormatError, WeightsMissingE
 from embedindex.errors import display_path as shown
 from embedindex.models.cache import (
     CHUNK,
+    NO_SPACE,
     WeightsFile,
     cached_file,
     file_sha256,
@@ -218,6 +219,9 @@ def _run(command: list[str], folder: str, release: WheelRelease, progress: Progr
         said = errors.read().decode(errors="replace")
     if stalled_s is not None:
         raise WeightsMissingError(f"aisfx: nothing came for {stalled_s:g} s. {_advice(release)}")
+    full = [number for number in NO_SPACE if os.strerror(number) in said]
+    if process.returncode and full:
+        raise writing_failed(OSError(full[0], os.strerror(full[0])), os.path.join(models_folder(), "aisfx"))
     if process.returncode:
         raise WeightsMissingError(f"aisfx: the weights could not be fetched: {_reason(said)}. {_advice(release)}")
 
@@ -264,7 +268,7 @@ def _wheel_bytes(folder: str) -> int:
 def _reason(said: str) -> str:
     """Return the line of an installer's messages that says why it failed."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
+    errors = [line for line in lines if line.lower().startswith("error") and not line.endswith(":")]
     reason = (errors or lines or ["the installer said nothing"])[-1]
     return reason.removeprefix("ERROR: ").rstrip(".")
 
