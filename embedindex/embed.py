@@ -17,7 +17,7 @@ from embedindex.audio import MAX_DURATION_S, AudioFacts, AudioReader
 from embedindex.errors import EmbeddingError, UnreadableFileError
 from embedindex.models.base import Model
 from embedindex.tags import Tags, read_tags
-from embedindex.windows import cut_windows
+from embedindex.windows import cut_windows, dense_hop
 
 # Magnitudes below one step of 16-bit audio count as digital silence.
 SILENCE = 2.0**-16
@@ -35,6 +35,7 @@ class FileEmbedding:
         content_hash: 16 bytes, xxh3_128 of the file's bytes.
         vectors: (n_windows, dimension) float16.
         silent: how many rows are digital silence.
+        hop_s: seconds between the starts of two windows.
         facts: container, codec, rate and channels of the file.
         tags: what the file says about itself.
         duration_s: seconds of sound that were decoded.
@@ -45,6 +46,7 @@ class FileEmbedding:
     content_hash: bytes
     vectors: Float16Array
     silent: int
+    hop_s: float
     facts: AudioFacts
     tags: Tags
     duration_s: float
@@ -56,9 +58,9 @@ def nothing() -> None:
     """Do nothing: the default of the `alive` callbacks."""
 
 
-def whole_hop_s(hop_s: float, sample_rate: int) -> float:
-    """Return the hop nearest to `hop_s` (at least one sample) that is a whole number of samples, in seconds."""
-    return max(1, round(hop_s * sample_rate)) / sample_rate
+def hop_samples(hop_s: float, sample_rate: int) -> int:
+    """Return a hop in seconds as the nearest whole number of samples, at least one."""
+    return max(1, round(hop_s * sample_rate))
 
 
 def hash_content(path: str | bytes, alive: Callable[[], None] = nothing) -> bytes:
@@ -83,7 +85,7 @@ def hash_content(path: str | bytes, alive: Callable[[], None] = nothing) -> byte
 
 
 def embed_blocks(
-    blocks: Iterable[Float32Array], peak: float, model: Model, hop_s: float, alive: Callable[[], None] = nothing
+    blocks: Iterable[Float32Array], peak: float, model: Model, hop: int, alive: Callable[[], None] = nothing
 ) -> tuple[Float32Array, int]:
     """Return the vectors of a mono sound at the model's rate, and how many of them are silence.
 
@@ -91,7 +93,7 @@ def embed_blocks(
         blocks: consecutive 1-D blocks of samples.
         peak: the sound's largest magnitude; where the model's identity asks for it, samples are divided by it.
         model: the model to ask.
-        hop_s: seconds between the starts of two windows.
+        hop: samples between the starts of two windows.
         alive: called after each batch.
 
     Returns:
@@ -101,7 +103,6 @@ def embed_blocks(
     gain = 1.0 / peak if identity.level == "peak" and peak >= SILENCE else 1.0
     floor = SILENCE * gain
     scaled = (np.multiply(block, np.float32(gain)) for block in blocks) if gain != 1.0 else blocks
-    hop = max(1, round(hop_s * identity.sample_rate))
     parts: list[Float32Array] = []
     silent = 0
     for windows in cut_windows(scaled, identity.window_samples, hop, identity.filling, BATCH_WINDOWS):
@@ -131,7 +132,7 @@ def embed_file(
     Args:
         path: the file.
         model: the model of the index.
-        hop_s: seconds between the starts of two windows.
+        hop_s: seconds between the starts of two windows of a long sound; short ones have them closer (`dense_hop`).
         content_hash: the file's `hash_content`, when it is known already.
         max_duration_s: longest sound that is accepted, in seconds.
         alive: called whenever some work is done; the supervisor of a scan takes silence for a hang.
@@ -143,13 +144,15 @@ def embed_file(
     if content_hash is None:
         content_hash = hash_content(path, alive)
     rate = model.identity.sample_rate
-    reader, held = _hold(path, rate, max_duration_s, alive, keep=model.identity.level == "peak")
+    hop = hop_samples(hop_s, rate)
+    reader, held = _hold(path, rate, max_duration_s, alive)
     if held is not None:
-        vectors, silent = embed_blocks(held, reader.peak, model, hop_s, alive)
+        hop = dense_hop(sum(map(len, held)), model.identity.window_samples, hop)
+        vectors, silent = embed_blocks(held, reader.peak, model, hop, alive)
     else:
         peak = reader.peak
         with AudioReader(path, sample_rate=rate, max_duration_s=max_duration_s) as reader:
-            vectors, silent = embed_blocks(reader.blocks(), peak, model, hop_s, alive)
+            vectors, silent = embed_blocks(reader.blocks(), peak, model, hop, alive)
     if not np.isfinite(vectors).all():
         raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
     limit = float(np.finfo(np.float16).max)
@@ -158,6 +161,7 @@ def embed_file(
         content_hash=content_hash,
         vectors=np.clip(vectors, -limit, limit).astype(np.float16),
         silent=silent,
+        hop_s=hop / rate,
         facts=reader.facts,
         tags=read_tags(path),
         duration_s=duration_s,
@@ -167,16 +171,10 @@ def embed_file(
 
 
 def _hold(
-    path: str | bytes, rate: int, max_duration_s: float, alive: Callable[[], None], *, keep: bool
+    path: str | bytes, rate: int, max_duration_s: float, alive: Callable[[], None]
 ) -> tuple[AudioReader, list[Float32Array] | None]:
-    """Read a file once, to its end; return the reader and the blocks, or None when they are too many to keep.
-
-    When `keep` is False nothing is read, since the peak is not needed: the blocks are None.
-    """
-    reader = AudioReader(path, sample_rate=rate, max_duration_s=max_duration_s)
-    if not keep:
-        return reader, None
-    with reader:
+    """Read a file once, to its end; return the reader and the blocks, or None when they are too many to keep."""
+    with AudioReader(path, sample_rate=rate, max_duration_s=max_duration_s) as reader:
         held: list[Float32Array] = []
         samples = 0
         for block in reader.blocks():

@@ -107,7 +107,7 @@ def _write_faiss(index: faiss.Index, take: Any) -> None:
     import faiss
 
     # FAISS's own file writer reports success when only its last buffer did not fit on the disk.
-    writer = faiss.PyCallbackIOWriter(take)
+    writer = faiss.PyCallbackIOWriter(take)  # type: ignore[attr-defined]
     faiss.write_index(index, writer)
     del writer
 

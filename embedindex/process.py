@@ -7,6 +7,7 @@ content in hand at once are decoded once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
 from embedindex.crawl import FileStat
@@ -55,6 +56,7 @@ class Processing:
         self.files_done = 0
         self.bytes_done = 0
         self.in_hand: dict[int, Todo] = {}
+        self.hashes: dict[int, Hashed] = {}  # of tasks that are being embedded
         self.leader: dict[bytes, int] = {}  # content hash → the task that embeds it
         self.followers: dict[int, list[tuple[Todo, FileStat]]] = {}  # that task → files with the same content
 
@@ -117,6 +119,8 @@ class Processing:
             if leader != item.number:
                 self.followers.setdefault(leader, []).append((item, event.stat))
                 embed = False
+        if embed:
+            self.hashes[item.number] = event
         self.pool.answer(item.number, embed=embed)
 
     def _known_content(self, item: Todo, digest: bytes, stat: FileStat) -> bool:
@@ -147,8 +151,12 @@ class Processing:
         if result is None:  # dropped: written, or waiting for its twin
             return
         followers = self.followers.pop(item.number, [])
-        self.leader = {digest: task for digest, task in self.leader.items() if task != item.number}
+        hashed = self.hashes.pop(item.number, None)
+        if hashed is not None:
+            self.leader.pop(hashed.digest, None)
         if isinstance(result, Failed):
+            if hashed is not None:  # a worker that died could not say it again
+                result = replace(result, stat=hashed.stat, content_hash=hashed.digest)
             self._failed(item, result)
             for follower, stat in followers:
                 self._failed(follower, Failed(result.kind, result.reason, stat, result.content_hash))

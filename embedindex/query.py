@@ -16,11 +16,12 @@ import numpy as np
 from embedindex.arrays import Float16Array, Float32Array
 from embedindex.audio import AudioReader
 from embedindex.crawl import file_stat
-from embedindex.embed import embed_blocks, embed_file
+from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import ModelMismatchError, PathNotFoundError, QueryError, display_path
 from embedindex.models import Model, load_model
 from embedindex.records import FileRecord, IndexModel
 from embedindex.store import Store
+from embedindex.windows import count_windows, dense_hop
 from embedindex.writer import describe_model
 
 PHASES = 4
@@ -123,20 +124,18 @@ class QueryMaker:
 
     def _embed(self, path: bytes) -> tuple[Float16Array, ...]:
         model = self.model()
-        hop_s = self._model.hop_s
         held = self._short(path, model.identity.sample_rate)
         if held is None:
-            return (embed_file(path, model, hop_s, content_hash=b"").vectors,)
+            return (embed_file(path, model, self._model.hop_s, content_hash=b"").vectors,)
         samples, peak = held
-        hop = max(1, round(hop_s * model.identity.sample_rate))
         window = model.identity.window_samples
+        hop = dense_hop(len(samples), window, hop_samples(self._model.hop_s, model.identity.sample_rate))
         vectors = []
         for phase in range(PHASES):
             start = phase * hop // PHASES
-            # A later start must leave a whole window, or the vector would describe filling.
-            if phase and len(samples) - start < window:
+            if phase and count_windows(len(samples) - start, window, hop) == 0:
                 break
-            part, _ = embed_blocks([samples[start:]], peak, model, hop_s)
+            part, _ = embed_blocks([samples[start:]], peak, model, hop)
             vectors.append(_as_stored(part))
         return tuple(vectors)
 

@@ -43,6 +43,7 @@ class FileRecord:
     first_window: int | None
     n_windows: int
     n_silent: int
+    hop_s: float | None
     vectors_hash: bytes | None
     scanned_at: str
 
@@ -68,7 +69,7 @@ class IndexModel:
         id: its row in the table ``models``.
         identity: which vectors it makes.
         request: how to load it again.
-        hop_s: seconds between the starts of two windows.
+        hop_s: seconds between the starts of two windows (of long files; short ones have theirs closer).
     """
 
     id: int

@@ -16,7 +16,7 @@ from typing import Any
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_gone, may_be_forgotten
 from embedindex.crawl import CrawlTrouble, crawl, file_stat, lies_in, outermost
-from embedindex.embed import whole_hop_s
+from embedindex.embed import hop_samples
 from embedindex.errors import (
     IndexNotFoundError,
     ModelMismatchError,
@@ -72,6 +72,7 @@ def scan(
     *,
     report: Report = silent,
     stop: Callable[[], bool] = never,
+    pool: WorkerPool | None = None,
 ) -> ScanSummary:
     """Bring the index in `folder` up to date with the audio files in some folders (or single files).
 
@@ -81,6 +82,7 @@ def scan(
         options: how; by default with the index's own model.
         report: called about ten times a second.
         stop: asked often; True ends the scan after the files in hand.
+        pool: workers of the caller's, for the index's model, that go on living; None to start some and end them.
 
     Raises:
         PathNotFoundError: a root is not there and the index knows nothing of it.
@@ -94,7 +96,7 @@ def scan(
     if absent:
         _refuse_unknown(folder, absent)
     with StoreWriter(folder, durable=options.durable) as store:
-        return _Scan(store, paths, options, report, stop).run()
+        return _Scan(store, paths, options, report, stop, pool).run()
 
 
 def _refuse_unknown(folder: str, absent: list[bytes]) -> None:
@@ -112,13 +114,20 @@ class _Scan:
     """One run. The methods are its stages, in order."""
 
     def __init__(
-        self, store: StoreWriter, roots: list[bytes], options: ScanOptions, report: Report, stop: Callable[[], bool]
+        self,
+        store: StoreWriter,
+        roots: list[bytes],
+        options: ScanOptions,
+        report: Report,
+        stop: Callable[[], bool],
+        pool: WorkerPool | None,
     ) -> None:
         self.store = store
         self.roots = roots
         self.options = options
         self.report = report
         self.stop = stop
+        self.pool = pool
         self.summary = ScanSummary()
         self.trouble = CrawlTrouble()
         self.seen = IdSet()
@@ -190,7 +199,7 @@ class _Scan:
                     "leave out --model and --hop to go on with it, or start another index with --index DIR"
                 )
         elif self.options.hop_s is not None:
-            hop_s = whole_hop_s(self.options.hop_s, known.identity.sample_rate)
+            hop_s = hop_samples(self.options.hop_s, known.identity.sample_rate) / known.identity.sample_rate
             if hop_s != known.hop_s:
                 raise ModelMismatchError(
                     f"{display_path(self.store.folder)}: this index has a window every {known.hop_s:g} s, not every "
@@ -204,7 +213,7 @@ class _Scan:
         wanted = self.options.hop_s
         if wanted is None:
             wanted = known.hop_s if known is not None and known.identity == identity else model.default_hop_s
-        return identity, whole_hop_s(wanted, identity.sample_rate)
+        return identity, hop_samples(wanted, identity.sample_rate) / identity.sample_rate
 
     # -- compare -------------------------------------------------------------------------------------------------
 
@@ -260,9 +269,13 @@ class _Scan:
         self._begin()
         for root in self.roots:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))
-        setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
-        workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
-        with WorkerPool(setup, workers, model.identity.fingerprint, stall_s=self.options.stall_s) as pool:
+        with contextlib.ExitStack() as stack:
+            pool = self.pool
+            if pool is None:
+                setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
+                workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
+                fingerprint = model.identity.fingerprint
+                pool = stack.enter_context(WorkerPool(setup, workers, fingerprint, stall_s=self.options.stall_s))
             Processing(
                 self.store,
                 pool,

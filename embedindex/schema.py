@@ -2,7 +2,8 @@
 
 Conventions: paths are the operating system's bytes (BLOB), with a printable copy beside them; times are ISO 8601 UTC
 text, except a file's ``mtime_ns``; durations are seconds. A file owns the window ids ``first_window`` up to
-``first_window + n_windows``; ids are never used twice, so that a search index can tell what is new by number alone.
+``first_window + n_windows``, of which the n-th starts at ``n * hop_s``; ids are never used twice, so that a search
+index can tell what is new by number alone.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ CREATE TABLE files (
     first_window  INTEGER UNIQUE,
     n_windows     INTEGER NOT NULL DEFAULT 0 CHECK (n_windows >= 0),
     n_silent      INTEGER NOT NULL DEFAULT 0 CHECK (n_silent BETWEEN 0 AND n_windows),
+    hop_s         REAL CHECK (hop_s > 0),
     vectors_hash  BLOB,
     scanned_at    TEXT NOT NULL,
     CHECK ((status = 'ok') = (first_window IS NOT NULL)),
+    CHECK ((status = 'ok') = (hop_s IS NOT NULL)),
     CHECK ((status = 'failed') = (error_kind IS NOT NULL))
 ) STRICT;
 CREATE INDEX files_by_content ON files(content_hash);

@@ -134,7 +134,7 @@ def search(
     window_s = view.model.identity.window_s
     hits = []
     for rank, (score, record, window) in enumerate(rows[:k], 1):
-        start_s = window_start_s(window, view.model.hop_s)
+        start_s = window_start_s(window, record.hop_s or view.model.hop_s)
         end_s = min(start_s + window_s, max(start_s, record.duration or start_s + window_s))
         hits.append(Hit(rank, record, score, start_s, end_s, labels_of(store, record)))
     return hits

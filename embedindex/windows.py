@@ -1,4 +1,4 @@
-"""Samples → windows: how many there are, where they start, and how the last one is filled.
+"""Samples → windows: how many there are, where they start, and how the last ones are filled.
 
 Conventions: starts are multiples of the hop, so a window's time follows from its number (`window_start_s`); nothing is
 stored for it. Lengths are in samples unless a name ends in ``_s`` (seconds).
@@ -13,24 +13,30 @@ import numpy as np
 from embedindex.arrays import Float32Array
 from embedindex.models.base import Filling
 
-# A tail that brings less than this share of a window of new sound is left out: its vector would describe filling.
-MIN_TAIL = 0.25
+# A window starts wherever at least this share of a window of sound is left. Windows at the end, which hold little but
+# the decay of a sound, are what finds a clip that was cut into its decay.
+MIN_LEFT = 0.1
+
+# Sounds up to this many windows long have their windows twice as dense: a hit lasts less than a window, so that the
+# place of the few windows it has decides whether it is found. Measured in docs/decisions/windows.md.
+SHORT_WINDOWS = 4
+SHORT_DENSITY = 2
 
 
 def count_windows(samples: int, window: int, hop: int) -> int:
     """Return how many windows a sound of `samples` samples has: at least 1 when it is not empty, else 0.
 
-    The last window may reach beyond the end; it is kept when it brings at least `MIN_TAIL` of a window of new sound.
+    The last ones may reach beyond the end; a window counts when at least `MIN_LEFT` of it is sound.
     """
     if samples <= 0:
         return 0
-    if samples <= window:
-        return 1
-    whole = 1 + (samples - window) // hop
-    covered = (whole - 1) * hop + window
-    start = whole * hop
-    fresh = samples - max(covered, start)
-    return whole + (1 if fresh >= MIN_TAIL * window else 0)
+    left = max(1, int(MIN_LEFT * window))
+    return 1 + max(0, samples - left) // hop
+
+
+def dense_hop(samples: int, window: int, hop: int) -> int:
+    """Return the hop for a sound of `samples` samples, where `hop` is that for long ones."""
+    return hop if samples > SHORT_WINDOWS * window else max(1, hop // SHORT_DENSITY)
 
 
 def window_start_s(number: int, hop_s: float) -> float:
@@ -63,11 +69,9 @@ def cut_windows(
     pending: list[Float32Array] = []
     for block in blocks:
         total += len(block)
-        if skip:
-            dropped = min(skip, len(block))
-            skip -= dropped
-            block = block[dropped:]
-        kept = np.concatenate((kept, block)) if len(kept) else block
+        dropped = min(skip, len(block))
+        skip -= dropped
+        kept = np.concatenate((kept, block[dropped:]))
         position = 0
         while len(kept) - position >= window:
             pending.append(kept[position : position + window])
@@ -80,7 +84,10 @@ def cut_windows(
                 skip = position - len(kept)
                 position = len(kept)
         kept = kept[position:]
-    if made < count_windows(total, window, hop):
-        pending.append(fill(kept, window, filling))
+    for number in range(count_windows(total, window, hop) - made):
+        pending.append(fill(kept[number * hop :], window, filling))
+        if len(pending) == batch:
+            yield np.stack(pending)
+            pending = []
     if pending:
         yield np.stack(pending)

@@ -223,6 +223,7 @@ class StoreWriter(Store):
                 "first_window": first,
                 "n_windows": n_windows,
                 "n_silent": content.silent,
+                "hop_s": float(content.hop_s),
                 "vectors_hash": vectors_hash(content.vectors),
                 "scanned_at": now(),
             }
@@ -249,7 +250,7 @@ class StoreWriter(Store):
                 **dict.fromkeys(
                     (
                         "container", "codec", "sample_rate", "channels", "duration", "peak", "artist", "album", "title",
-                        "genre", "year", "note", "first_window", "vectors_hash",
+                        "genre", "year", "note", "first_window", "vectors_hash", "hop_s",
                     )
                 ),
                 "n_windows": 0,
@@ -306,6 +307,7 @@ class StoreWriter(Store):
             content_hash=source.content_hash or b"",
             vectors=self.vectors_of(source),
             silent=source.n_silent,
+            hop_s=source.hop_s or 0.0,
             facts=AudioFacts(
                 container=source.container or "",
                 codec=source.codec or "",
