@@ -11,7 +11,7 @@ import sys
 
 from embedindex.errors import EmbedindexError
 
-_COMMANDS = ("scan", "similar", "listing", "maintenance", "models")
+_COMMANDS = ("scan", "similar", "listing", "maintenance", "models", "remix")
 
 
 def main() -> None:

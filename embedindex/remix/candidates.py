@@ -1,0 +1,392 @@
+"""What might take a unit's place: windows that the index finds, narrowed to the stretch in them that fits best.
+
+A window of the index is a second long, a unit may be a quarter of one: which windows are near says little about which
+quarter is. So the index proposes windows, and every stretch inside them is compared with the unit itself.
+
+Conventions: stretches start on frames of their file's track (see `frames`); costs are the weighted sum of `distances`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedindex.arrays import BoolArray, Float32Array, Int64Array
+from embedindex.errors import AudioError, QueryError, display_path
+from embedindex.index import IndexView
+from embedindex.models.base import Model
+from embedindex.records import FileRecord
+from embedindex.remix.frames import FRAMES_PER_S, Track
+from embedindex.remix.options import RemixOptions
+from embedindex.remix.qualities import Qualities, Scales, distances, join_qualities, learn_scales, measure
+from embedindex.remix.seed import Seed, questions, unit_times_s
+from embedindex.remix.tracks import TrackCache
+from embedindex.search import Filters
+from embedindex.store import Store
+from embedindex.windows import window_start_s
+
+PROPOSED = 256  # windows a question
+COMPARED = 64  # windows a unit whose stretches are compared
+KEPT = 48  # stretches a unit that the path may take
+CONTINUED = 12  # of the unit before, so many are followed further in their file
+STEP_FRAMES = 2
+SILENT_DB = -60.0  # units below are silence; so are stretches
+SHORTEST_SHARE = 0.2  # a file this much shorter than the unit still may take its place
+COPY_SIMILARITY = 0.985  # a file that is this near to the seed …
+COPY_SHARE = 0.5  # … in this share of its units is a copy of it
+COPY_UNITS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The stretches that may take one unit's place, the nearest first; none for a silent unit.
+
+    Attributes:
+        files: (k,) ids.
+        starts: (k,) first frames in the file's track.
+        lengths: (k,) frames there are, up to the unit's length.
+        costs: (k,) float32 distances from the unit, weighted.
+        similarity: (k,) cosine of the window's vector and the question's, 0 for a continuation.
+        qualities: of the stretches.
+    """
+
+    files: Int64Array
+    starts: Int64Array
+    lengths: Int64Array
+    costs: Float32Array
+    similarity: Float32Array
+    qualities: Qualities
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, places: Int64Array) -> Candidates:
+        """Return some of them."""
+        return Candidates(
+            self.files[places],
+            self.starts[places],
+            self.lengths[places],
+            self.costs[places],
+            self.similarity[places],
+            self.qualities.take(places),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All that selection works with.
+
+    Attributes:
+        units: the seed's units, measured, n of them.
+        lengths: (n,) frames of each.
+        silent: (n,) whether it is silence.
+        candidates: for each unit.
+        files: by id.
+        scales: usual differences.
+        notes: what a person should know.
+    """
+
+    units: Qualities
+    lengths: Int64Array
+    silent: BoolArray
+    candidates: tuple[Candidates, ...]
+    files: dict[int, FileRecord]
+    scales: Scales
+    notes: tuple[str, ...]
+
+
+def allowed_windows(store: Store, view: IndexView, options: RemixOptions) -> BoolArray | None:
+    """Return which window numbers pass `include` and `exclude`, (next_window,) bool; None for all.
+
+    Raises:
+        QueryError: none does.
+    """
+    allowed = np.zeros(view.next_window, bool)
+    for item in options.include or ("*",):
+        _mark(store, allowed, item, True)
+    for item in options.exclude:
+        _mark(store, allowed, item, False)
+    if not allowed.any():
+        raise QueryError("no sound in the index passes --include and --exclude; `embedindex list` shows what there is")
+    return None if allowed.all() else allowed
+
+
+def _mark(store: Store, allowed: BoolArray, item: str, value: bool) -> None:
+    key, equals, label = item.partition("=")
+    filters = Filters(labels=((key, label),)) if equals else Filters(path=None if item == "*" else item)
+    for first, count in store.window_runs(*filters.sql()):
+        allowed[first : first + count] = value
+
+
+class Finder:
+    """Finds candidates for the units of one seed.
+
+    Args:
+        store: the index.
+        view: its search index.
+        seed: the sound to remix.
+        options: how to choose.
+        cache: tracks of library files.
+    """
+
+    def __init__(self, store: Store, view: IndexView, seed: Seed, options: RemixOptions, cache: TrackCache) -> None:
+        self._store, self._view, self._seed, self._options, self._cache = store, view, seed, options, cache
+        self._files: dict[int, FileRecord] = {}
+        self._unusable: dict[int, str] = {}
+        self._notes: list[str] = []
+        times = unit_times_s(seed)
+        self._starts = np.round(times[:, 0] * FRAMES_PER_S).astype(np.int64)
+        ends = np.round(times[:, 1] * FRAMES_PER_S).astype(np.int64)
+        self._lengths = np.maximum(1, ends - self._starts)
+        self._units = join_qualities(
+            [
+                measure(seed.track.frames, np.array([start]), int(length))
+                for start, length in zip(self._starts, self._lengths, strict=True)
+            ]
+        )
+
+    def pool(self, model: Model) -> Pool:
+        """Return the candidates for every unit.
+
+        Raises:
+            QueryError: nothing passes the filters, or nothing but the seed itself does.
+        """
+        silent = np.asarray(self._units.level < SILENT_DB, bool)
+        scores, windows = self._proposed(model)
+        owners = self._owners(windows)
+        usable = (owners >= 0) & np.isfinite(scores)
+        if not self._options.allow_self:
+            for file_id in self._copies(owners, scores):
+                usable &= owners != file_id
+        scores = np.where(usable, scores, -np.inf).astype(np.float32)
+        if not usable.any() and not silent.all():
+            raise QueryError(
+                f"{display_path(self._seed.path)}: there is nothing in the index to remix it with, apart from itself; "
+                "scan more sounds, or let it be used with --allow-self"
+            )
+        chosen = [self._nearest(unit, scores, windows, owners) for unit in range(len(self._lengths))]
+        scales = self._learn(chosen, silent)
+        found: list[Candidates] = []
+        for unit, (ids, wins, sims) in enumerate(chosen):
+            before = found[-1] if found and len(found[-1]) else None
+            found.append(self._candidates(unit, ids, wins, sims, scales, before) if not silent[unit] else _none())
+        for file_id, reason in sorted(self._unusable.items()):
+            self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
+        if not any(map(len, found)) and not silent.all():
+            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
+        return Pool(self._units, self._lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
+
+    def _proposed(self, model: Model) -> tuple[Float32Array, Int64Array]:
+        """Return ((n, 2k) cosines, (n, 2k) window numbers) by both questions of every unit."""
+        allowed = allowed_windows(self._store, self._view, self._options)
+        k = min(PROPOSED, max(1, self._view.windows))
+        parts = []
+        for vectors in questions(self._seed, model):
+            asked = self._view.space.apply(vectors.astype(np.float16))
+            sounding = asked.any(axis=1)
+            scores = np.full((len(asked), k), -np.inf, np.float32)
+            windows = np.full((len(asked), k), -1, np.int64)
+            if sounding.any():
+                scores[sounding], windows[sounding] = self._view.search(asked[sounding], k, allowed)
+            parts.append((scores, windows))
+        return np.concatenate([part[0] for part in parts], 1), np.concatenate([part[1] for part in parts], 1)
+
+    def _owners(self, windows: Int64Array) -> Int64Array:
+        numbers, where = np.unique(windows[windows >= 0], return_inverse=True)
+        owners = np.full(windows.shape, -1, np.int64)
+        ids = self._store.owners_of_windows(numbers)
+        for file_id in np.unique(ids[ids >= 0]):
+            record = self._store.file(int(file_id))
+            if record.missing_since is None:
+                self._files[int(file_id)] = record
+            else:
+                ids[ids == file_id] = -1
+        owners[windows >= 0] = ids[where]
+        return owners
+
+    def _copies(self, owners: Int64Array, scores: Float32Array) -> list[int]:
+        """Return the files that are the seed: by name, by content, or because most units are found in them."""
+        same = [
+            file_id
+            for file_id, record in self._files.items()
+            if record.path == self._seed.path or record.content_hash == self._seed.content_hash
+        ]
+        count = len(owners)
+        if count < COPY_UNITS:
+            return same
+        half = scores.shape[1] // 2  # the first question only: single hits may well be equal
+        near = owners[:, :half][scores[:, :half] >= COPY_SIMILARITY]
+        rows = np.nonzero(scores[:, :half] >= COPY_SIMILARITY)[0]
+        pairs = np.unique(np.stack((rows, near), 1), axis=0)
+        ids, numbers = np.unique(pairs[:, 1], return_counts=True)
+        copies = [int(i) for i in ids[numbers >= COPY_SHARE * count] if i >= 0 and int(i) not in same]
+        for file_id in copies:
+            path = display_path(self._files[file_id].path)
+            self._notes.append(f"{path}: left out: it is a copy of the seed (--allow-self lets it in)")
+        return same + copies
+
+    def _nearest(
+        self, unit: int, scores: Float32Array, windows: Int64Array, owners: Int64Array
+    ) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """Return (files, windows, cosines) of the `COMPARED` windows to look into, best of each question first."""
+        half = scores.shape[1] // 2
+        ranks = np.tile(np.arange(half), 2)
+        usable = np.isfinite(scores[unit])
+        if self._options.far:
+            ranks = half - 1 - ranks
+        order = np.lexsort((windows[unit], ranks, ~usable))
+        order = order[usable[order]]
+        _, first = np.unique(windows[unit][order], return_index=True)
+        order = order[np.sort(first)][:COMPARED]
+        return owners[unit][order], windows[unit][order], scores[unit][order]
+
+    def _region(self, file_id: int, first: int, last: int) -> tuple[int, Track] | None:
+        if file_id in self._unusable:
+            return None
+        record = self._files[file_id]
+        try:
+            stat = os.stat(record.path)
+            if stat.st_size != record.size:
+                self._unusable[file_id] = "it has changed since the scan; run `embedindex scan` again"
+                return None
+            return self._cache.region(record.path, first, last)
+        except AudioError as error:
+            self._unusable[file_id] = error.reason
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self._unusable[file_id] = f"{reason}; run `embedindex scan` again"
+        return None
+
+    def _learn(self, chosen: list[tuple[Int64Array, Int64Array, Float32Array]], silent: BoolArray) -> Scales:
+        """Learn usual differences from the units and from the middle of a few windows found for each."""
+        parts = [self._units.take(np.flatnonzero(~silent))] if not silent.all() else [self._units]
+        for unit, (ids, wins, _) in enumerate(chosen):
+            if silent[unit]:
+                continue
+            length = int(self._lengths[unit])
+            for place in range(0, len(ids), max(1, len(ids) // 6)):
+                start = self._window_frame(int(ids[place]), int(wins[place]))
+                found = self._region(int(ids[place]), start, start + length)
+                if found is not None:
+                    first, track = found
+                    parts.append(measure(track.frames, np.array([max(0, start - first)]), length))
+        return learn_scales(join_qualities(parts))
+
+    def _window_frame(self, file_id: int, window: int) -> int:
+        record = self._files[file_id]
+        number = window - (record.first_window or 0)
+        return round(window_start_s(number, record.hop_s or self._view.model.hop_s) * FRAMES_PER_S)
+
+    def _candidates(
+        self,
+        unit: int,
+        ids: Int64Array,
+        windows: Int64Array,
+        similarity: Float32Array,
+        scales: Scales,
+        before: Candidates | None,
+    ) -> Candidates:
+        length = int(self._lengths[unit])
+        window_frames = round(self._view.model.identity.window_s * FRAMES_PER_S)
+        parts: list[Candidates] = []
+        for file_id, window, cosine in zip(ids.tolist(), windows.tolist(), similarity.tolist(), strict=True):
+            start = self._window_frame(file_id, window)
+            spare = window_frames - length
+            low, high = (start, start + spare) if spare > 0 else (start + spare // 2 - 20, start + spare // 2 + 20)
+            made = self._stretches(unit, file_id, low, high, scales, cosine)
+            if made is not None:
+                order = np.argsort(made.costs, kind="stable")
+                if self._options.far:
+                    order = order[::-1]
+                parts.append(made.take(_apart(made, order, length // 2, 2)))
+        if before is not None:
+            follow = np.argsort(before.costs, kind="stable")[:CONTINUED]
+            step = int(self._lengths[unit - 1])
+            for place in follow.tolist():
+                start = int(before.starts[place]) + step
+                if before.lengths[place] == step:
+                    cosine = float(before.similarity[place])
+                    made = self._stretches(unit, int(before.files[place]), start, start, scales, cosine)
+                    if made is not None:
+                        parts.append(made)
+        if not parts:
+            return _none()
+        together = _join(parts)
+        order = np.lexsort((together.starts, together.files, together.costs))
+        if self._options.far:
+            order = order[::-1]
+        return together.take(_apart(together, order, max(1, length // 8), KEPT))
+
+    def _stretches(
+        self, unit: int, file_id: int, low: int, high: int, scales: Scales, cosine: float
+    ) -> Candidates | None:
+        """Return the stretches of a file that start from frame `low` to `high`; None when none can be heard."""
+        length = int(self._lengths[unit])
+        found = self._region(file_id, low, high + length)
+        if found is None:
+            return None
+        offset, track = found
+        shortest = max(1, int(SHORTEST_SHARE * length))
+        last = min(high - offset, len(track.frames) - shortest)
+        if self._view is not None and last < max(0, low - offset):
+            last = max(0, low - offset) if len(track.frames) > max(0, low - offset) + 2 else -1
+        starts = np.arange(max(0, low - offset), last + 1, STEP_FRAMES, dtype=np.int64)
+        if not len(starts):
+            return None
+        measured = measure(track.frames, starts, length)
+        loud = np.flatnonzero(measured.level >= SILENT_DB)
+        if not len(loud):
+            return None
+        starts, measured = starts[loud], measured.take(loud)
+        there = np.minimum(length, len(track.frames) - starts)
+        costs = self._cost(unit, measured, (there / length).astype(np.float32), cosine, scales)
+        count = len(starts)
+        return Candidates(
+            np.full(count, file_id, np.int64),
+            starts + offset,
+            there,
+            costs,
+            np.full(count, cosine, np.float32),
+            measured,
+        )
+
+    def _cost(self, unit: int, measured: Qualities, share: Float32Array, cosine: float, scales: Scales) -> Float32Array:
+        weigh = self._options.weight
+        apart = distances(self._units.take(np.array([unit])), measured, scales)
+        cost = sum((weigh(name) * values for name, values in apart.items()), np.zeros(len(measured), np.float32))
+        cost = cost + weigh("embedding") * (1.0 - cosine) + weigh("duration") * (1.0 - share)
+        return np.asarray(cost, np.float32)
+
+
+def _apart(made: Candidates, order: Int64Array, gap: int, count: int) -> Int64Array:
+    """Return the first `count` of `order` that do not start within `gap` frames of an earlier one in the same file."""
+    kept: list[int] = []
+    taken: dict[int, list[int]] = {}
+    for place in order.tolist():
+        starts = taken.setdefault(int(made.files[place]), [])
+        start = int(made.starts[place])
+        if all(abs(start - other) > gap for other in starts):
+            starts.append(start)
+            kept.append(place)
+            if len(kept) == count:
+                break
+    return np.array(kept, np.int64)
+
+
+def _join(parts: list[Candidates]) -> Candidates:
+    return Candidates(
+        np.concatenate([part.files for part in parts]),
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.costs for part in parts]),
+        np.concatenate([part.similarity for part in parts]),
+        join_qualities([part.qualities for part in parts]),
+    )
+
+
+def _none() -> Candidates:
+    none = np.zeros(0, np.int64)
+    nothing = measure(np.zeros((0, 19), np.float32), none, 1)
+    return Candidates(none, none, none, np.zeros(0, np.float32), np.zeros(0, np.float32), nothing)

@@ -1,0 +1,351 @@
+"""Seed and index → recipe: selection, then sample-exact events with gains and fades.
+
+Conventions: the output has the seed's rate and length unless told otherwise; events are in output frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from embedindex.arrays import Float32Array
+from embedindex.audio import AudioReader
+from embedindex.errors import AudioError, QueryError, display_path
+from embedindex.index import IndexView
+from embedindex.models.base import Model
+from embedindex.records import FileRecord
+from embedindex.remix.align import MARGIN_S, Placed, fade_frames, place
+from embedindex.remix.breakpoints import Breakpoints
+from embedindex.remix.candidates import Candidates, Finder, Pool
+from embedindex.remix.frames import FRAMES_PER_S
+from embedindex.remix.loudness import LoudnessMeter
+from embedindex.remix.options import RemixOptions
+from embedindex.remix.path import Path, find_path
+from embedindex.remix.recipe import Event, Output, Recipe, Source
+from embedindex.remix.seed import Seed, cut_pieces, read_seed, unit_times_s
+from embedindex.remix.spans import with_channels
+from embedindex.remix.tracks import TrackCache
+from embedindex.remix.units import Cutting
+from embedindex.store import Store
+
+ALTERNATES = 3
+THIN_POOL = 10  # fewer distinct files-and-places than this many times the units is worth a remark
+
+ALL_WET = Breakpoints((0.0,), (1.0,))
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How the result is to sound as a whole.
+
+    Attributes:
+        sample_rate: Hz, None for the seed's.
+        lufs: ``"seed"``, or a number.
+        true_peak_db: ceiling, dBTP.
+        dry_wet: share of the remix.
+        layers: how many remixes sound together.
+    """
+
+    sample_rate: int | None = None
+    lufs: str | float = "seed"
+    true_peak_db: float = -1.0
+    dry_wet: Breakpoints = ALL_WET
+    layers: int = 1
+
+
+class Composer:
+    """Makes remixes of one seed.
+
+    Args:
+        store: the index.
+        view: its search index.
+        model: gives the index's model, loaded.
+        seed: path of the sound to remix.
+        options: how to choose.
+        sound: how it is to sound.
+
+    Raises:
+        EmbedindexError: the seed or the index cannot be used; see `read_seed` and `Finder.pool`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        view: IndexView,
+        model: Callable[[], Model],
+        seed: str | bytes,
+        options: RemixOptions,
+        sound: Sound = Sound(),
+    ) -> None:
+        self._store, self._view, self._options, self._sound = store, view, options, sound
+        self.seed = read_seed(seed, options.cutting)
+        finder = Finder(store, view, self.seed, options, TrackCache())
+        self.pool = finder.pool(model())
+        self._times = unit_times_s(self.seed)
+        self._rate = sound.sample_rate or self.seed.sample_rate
+        self._taken: dict[int, list[tuple[int, int]]] = {}
+        self._sources: list[FileRecord] = []
+        stereo = self.seed.channels > 1 or any((record.channels or 1) > 1 for record in self.pool.files.values())
+        self._channels = 2 if stereo else 1
+        self._lufs: float | None = None
+
+    def bounds(self) -> list[int]:
+        """Return the boundaries of the units in output frames, the first 0, the last the output's length."""
+        edges = [unit.start for unit in self.seed.units] + [self.seed.frames]
+        return [edge * self._rate // self.seed.sample_rate for edge in edges]
+
+    def recipe(self, variation: int = 0) -> Recipe:
+        """Return one remix; each further one avoids what the earlier ones played.
+
+        Raises:
+            QueryError: of the files chosen, none can be read.
+        """
+        self._sources = []
+        events: list[Event] = []
+        notes = list(self.pool.notes) + ([self.seed.note] if self.seed.note else [])
+        for layer in range(self._sound.layers):
+            options = replace(self._options, chance=self._options.chance + 1000 * layer + variation)
+            path = find_path(self.pool, options, self._times[:, 0], self._taken)
+            self._remember(path)
+            notes += _remarks(path, self.pool, options)
+            events += self._events(path, layer, notes)
+        last = [event for event in events if event.layer == 0][-1]
+        output = Output(
+            sample_rate=self._rate,
+            channels=self._channels,
+            frames=self.bounds()[-1],
+            lufs=self._target_lufs(),
+            true_peak_db=self._sound.true_peak_db,
+            end_fade=0 if self._ends_naturally(last) else fade_frames(last.frames, last.frames, self._rate),
+            dry_wet=self._sound.dry_wet.text,
+        )
+        return Recipe(
+            seed=_source_of_seed(self.seed),
+            output=output,
+            sources=tuple(self._source(record) for record in self._sources),
+            events=tuple(events),
+            options=_shown(self._options, self._sound, self.seed, variation),
+            index={
+                "model": self._view.model.identity.name,
+                "fingerprint": self._view.model.identity.fingerprint,
+                "database": self._store.database_id,
+            },
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _remember(self, path: Path) -> None:
+        for unit, chosen in enumerate(path.places.tolist()):
+            if chosen >= 0:
+                found = self.pool.candidates[unit]
+                start = int(found.starts[chosen])
+                span = (start, start + int(self.pool.lengths[unit]))
+                self._taken.setdefault(int(found.files[chosen]), []).append(span)
+
+    def _unit_sounds(self) -> Iterator[Float32Array]:
+        """Yield, for each unit, the seed around it at the output rate: `MARGIN_S` before, the unit, and no more."""
+        margin = round(MARGIN_S * self._rate)
+        bounds = self.bounds()
+        firsts = [max(0, start - margin) for start in bounds[:-1]]
+        wanted = [(first, end - first) for first, end in zip(firsts, bounds[1:], strict=True)]
+        with AudioReader(self.seed.path, sample_rate=self._rate, mono=False) as reader:
+            blocks = (with_channels(block, self._channels) for block in reader.blocks())
+            for number, piece in enumerate(cut_pieces(blocks, wanted)):
+                before = margin - (bounds[number] - firsts[number])
+                lacks = wanted[number][1] - len(piece)
+                yield np.pad(piece.reshape(-1, self._channels), ((before, lacks), (0, 0)))
+
+    def _events(self, path: Path, layer: int, notes: list[str]) -> list[Event]:
+        """Return the events of one layer."""
+        bounds = self.bounds()
+        margin = round(MARGIN_S * self._rate)
+        events: list[Event] = []
+        carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
+        for unit, sound in enumerate(self._unit_sounds()):
+            frames = bounds[unit + 1] - bounds[unit]
+            placed = None
+            if path.places[unit] >= 0:
+                placed = self._placed(
+                    unit, int(path.places[unit]), sound, margin, frames, bool(path.follows[unit]), carried
+                )
+                if placed is None:
+                    notes.append("a file could not be read; the next best took its place")
+            if placed is None:
+                events.append(_silence(bounds[unit], frames, layer, unit, events, self._rate))
+                carried = None
+                continue
+            source, exact, chosen = placed
+            follows = carried == (source, exact.start)
+            end = exact.start + round(frames * exact.native_rate / self._rate)
+            fade = fade_frames(events[-1].frames if events else frames, frames, self._rate)
+            events.append(
+                Event(
+                    start=bounds[unit],
+                    frames=frames,
+                    source=source,
+                    source_start=exact.start,
+                    gain_db=round(exact.gain_db, 3),
+                    fade=fade,
+                    lead=min(exact.lead, fade // 2),
+                    follows=follows,
+                    layer=layer,
+                    unit=unit,
+                    target=round(float(self.pool.candidates[unit].costs[chosen]), 4),
+                    join=round(0.0 if follows else float(path.join[unit]), 4),
+                    clamped=exact.clamped,
+                    alternates=self._alternates(unit, chosen),
+                )
+            )
+            carried = (source, end) if exact.there >= frames else None
+        return events
+
+    def _placed(
+        self,
+        unit: int,
+        chosen: int,
+        sound: Float32Array,
+        margin: int,
+        frames: int,
+        follows: bool,
+        carried: tuple[int, int] | None,
+    ) -> tuple[int, Placed, int] | None:
+        """Return (source, place, candidate) of the choice, or of the next best whose file can be read."""
+        found = self.pool.candidates[unit]
+        order = [chosen, *(int(i) for i in np.argsort(found.costs, kind="stable") if i != chosen)]
+        for candidate in order:
+            record = self.pool.files[int(found.files[candidate])]
+            source = self._number(record)
+            exact_start = None
+            if follows and candidate == chosen and carried is not None and carried[0] == source:
+                exact_start = carried[1]
+            attack_s = self.seed.units[unit].attack_s
+            try:
+                placed = place(
+                    record.path,
+                    self._start_s(unit, found, candidate),
+                    sound,
+                    margin,
+                    frames,
+                    self._rate,
+                    attack_s,
+                    exact_start,
+                )
+            except AudioError:
+                continue
+            return source, placed, candidate
+        return None
+
+    def _start_s(self, unit: int, found: Candidates, candidate: int) -> float:
+        """Return where a candidate starts: as far from the frame it was found at as the unit is from its own."""
+        own_s = float(self._times[unit, 0])
+        return max(0.0, own_s + (int(found.starts[candidate]) - round(own_s * FRAMES_PER_S)) / FRAMES_PER_S)
+
+    def _number(self, record: FileRecord) -> int:
+        if record not in self._sources:
+            self._sources.append(record)
+        return self._sources.index(record)
+
+    def _alternates(self, unit: int, chosen: int) -> tuple[tuple[str, float, float], ...]:
+        found = self.pool.candidates[unit]
+        order = [int(i) for i in np.argsort(found.costs, kind="stable") if i != chosen][:ALTERNATES]
+        return tuple(
+            (
+                self.pool.files[int(found.files[i])].text_path,
+                round(int(found.starts[i]) / FRAMES_PER_S, 4),
+                round(float(found.costs[i]), 4),
+            )
+            for i in order
+        )
+
+    def _target_lufs(self) -> float | None:
+        if self._sound.lufs != "seed":
+            return float(self._sound.lufs)
+        if self._lufs is None:
+            meter = LoudnessMeter(self._rate, self._channels)
+            with AudioReader(self.seed.path, sample_rate=self._rate, mono=False) as reader:
+                for block in reader.blocks():
+                    meter.add(with_channels(block, self._channels))
+            self._lufs = round(meter.integrated(), 4)
+        return self._lufs
+
+    def _ends_naturally(self, last: Event) -> bool:
+        if last.source is None:
+            return True
+        record = self._sources[last.source]
+        end_s = last.source_start / (record.sample_rate or 1) + last.frames / self._rate
+        return end_s >= (record.duration or 0.0) - 1.5 / self._rate
+
+    def _source(self, record: FileRecord) -> Source:
+        labels = self._store.labels_of([record.id]).get(record.id, [])
+        licence = next((label.value for label in labels if label.key in ("licence", "license")), None)
+        return Source(
+            path=record.path,
+            size=record.size,
+            mtime_ns=os.stat(record.path).st_mtime_ns,
+            content_hash=(record.content_hash or b"").hex(),
+            sample_rate=record.sample_rate or 0,
+            channels=record.channels or 0,
+            artist=record.artist,
+            album=record.album,
+            title=record.title,
+            licence=licence,
+        )
+
+
+def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event], rate: int) -> Event:
+    fade = fade_frames(before[-1].frames if before else frames, frames, rate)
+    return Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
+
+
+def _source_of_seed(seed: Seed) -> Source:
+    stat = os.stat(seed.path)
+    return Source(seed.path, stat.st_size, stat.st_mtime_ns, seed.content_hash.hex(), seed.sample_rate, seed.channels)
+
+
+def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:
+    remarks = []
+    if path.repeats:
+        remarks.append(
+            f"{path.repeats} units repeat a sound within {options.no_repeat} units: there is too little that fits; "
+            "scan more, or lower --no-repeat"
+        )
+    if path.over_quota:
+        remarks.append(
+            f"{path.over_quota} units exceed the share of a file or folder: there is too little that fits; scan more, "
+            "or raise --max-per-file"
+        )
+    lonely = sum(1 for found, quiet in zip(pool.candidates, pool.silent, strict=True) if not quiet and not len(found))
+    if lonely:
+        remarks.append(f"{lonely} units stay silent: nothing was found for them")
+    return remarks
+
+
+def _shown(options: RemixOptions, sound: Sound, seed: Seed, variation: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if isinstance(value, Breakpoints):
+            shown[item.name] = value.text
+        elif isinstance(value, tuple):
+            shown[item.name] = [list(part) if isinstance(part, tuple) else part for part in value]
+        elif not isinstance(value, Cutting):
+            shown[item.name] = value
+    shown["units"] = f"grid:{1000 * options.cutting.step_s:g}ms" if seed.kind == "grid" else seed.kind
+    shown["sound"] = {**asdict(sound), "dry_wet": sound.dry_wet.text}
+    shown["variation"] = variation
+    return shown
+
+
+def require_windows(view: IndexView, folder: str) -> None:
+    """Make sure that there is something to remix with.
+
+    Raises:
+        QueryError: the index holds no searchable sound.
+    """
+    if not view.windows:
+        raise QueryError(
+            f"{display_path(folder)}: there is no sound in this index yet; fill it with `embedindex scan FOLDER`"
+        )

@@ -1,0 +1,249 @@
+"""Sound → a finished file: offset removed, brought to a loudness, kept below a true-peak ceiling, written whole or not.
+
+Conventions: blocks are (n, channels) float32. The sound goes to a temporary file beside the output first, because its
+loudness is known only at its end; memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from embedindex.arrays import Float32Array, Float64Array
+from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
+from embedindex.remix.loudness import (
+    OVERSAMPLING_TAPS,
+    SILENT_LUFS,
+    LoudnessMeter,
+    peak_envelope,
+    to_dbtp,
+)
+from embedindex.remix.recipe import Output
+
+BLOCK_FRAMES = 1 << 16
+SMOOTH_S = 0.02  # a limiter's gain takes so long to come down and to go up
+OFFSET = 1e-3  # -60 dBFS
+MARGIN_DB = 0.02
+PASSES = 7
+SHORT_LU = 0.25  # so much loudness may be missing after the limiter; else it is made up for …
+MAKE_UP_DB = 8.0  # … by at most so much
+RF64_FROM_BYTES = 4_000_000_000
+FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a finished file measures.
+
+    Attributes:
+        lufs: integrated loudness.
+        true_peak_db: dBTP, 4 times oversampled.
+        gain_db: what the whole was raised by.
+        limited_db: the most that the limiter took off, 0 when it had nothing to do.
+    """
+
+    lufs: float
+    true_peak_db: float
+    gain_db: float
+    limited_db: float
+
+
+def check_target(path: str, bits: str) -> None:
+    """Make sure that a file can be written there, before anything is computed for it.
+
+    Raises:
+        UsageError: the suffix or number of bits is none we write, or the folder is not there.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{display_path(path)}: choose a name that ends in .wav or .flac")
+    if bits not in ("24", "float") or (bits == "float" and suffix == ".flac"):
+        raise UsageError(f"--bits {bits}: choose 24, or float (32 bits, WAV only)")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"{display_path(folder)}: there is no such folder; make it first")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{display_path(folder)}: cannot be written to; choose another place with -o")
+
+
+def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits: str = "24") -> Written:
+    """Write a sound to `path`, which appears only when it is whole.
+
+    Args:
+        path: a name that ends in .wav or .flac.
+        blocks: the sound, ``output.frames`` frames in all.
+        output: rate, channels, loudness and ceiling.
+        bits: ``"24"`` or ``"float"``.
+
+    Raises:
+        UsageError: see `check_target`.
+        DiskFullError: no space is left for it.
+    """
+    check_target(path, bits)
+    folder = os.path.dirname(os.path.abspath(path))
+    partial = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.partial")
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".embedindex-") as raw:
+            lufs, offset = _spool(raw, blocks, output)
+            gain_db = 0.0
+            if output.lufs is not None and min(lufs, output.lufs) > SILENT_LUFS:
+                gain_db = output.lufs - lufs
+            written = _fitted(partial, raw, output, bits, offset, gain_db)
+        os.replace(partial, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+    return written
+
+
+def _fitted(partial: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float) -> Written:
+    """Write, and write again where the limiter took too much loudness away or let a peak through."""
+    ceiling_db = output.true_peak_db - MARGIN_DB
+    most_db = gain_db + MAKE_UP_DB
+    written = _write(partial, raw, output, bits, offset, gain_db, ceiling_db)
+    for attempt in range(PASSES):
+        excess_db = written.true_peak_db - output.true_peak_db
+        short_lu = output.lufs - written.lufs if output.lufs is not None and written.limited_db > 0 else 0.0
+        louder = short_lu > SHORT_LU and gain_db < most_db and attempt < PASSES - 2
+        if excess_db <= 0 and not louder:
+            break
+        if excess_db > 0:
+            ceiling_db -= excess_db + MARGIN_DB
+        if louder:
+            gain_db = min(most_db, gain_db + 1.3 * short_lu)
+        written = _write(partial, raw, output, bits, offset, gain_db, ceiling_db)
+    return written
+
+
+def _unwritable(path: str, error: OSError) -> EmbedindexError:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{display_path(path)}: no space is left on its disk; free some, or choose another -o")
+    return UsageError(f"{display_path(path)}: cannot be written ({error.strerror or error}); choose another place")
+
+
+def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output) -> tuple[float, Float64Array]:
+    """Write the samples as they come; return their loudness and the mean of each channel where it is worth removing."""
+    meter = LoudnessMeter(output.sample_rate, output.channels)
+    total: Float64Array = np.zeros(output.channels)
+    frames = 0
+    for block in blocks:
+        meter.add(block)
+        total += block.sum(axis=0, dtype=np.float64)
+        frames += len(block)
+        raw.write(np.ascontiguousarray(block, np.float32).tobytes())
+    if frames != output.frames:
+        raise AssertionError(f"{frames} frames were rendered where {output.frames} were due")
+    mean = total / max(1, frames)
+    return meter.integrated(), np.where(np.abs(mean) > OFFSET / 4, mean, 0.0)
+
+
+def _write(
+    partial: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float, ceiling_db: float
+) -> Written:
+    import soundfile
+
+    suffix_format = FORMATS[os.path.splitext(partial.removesuffix(".partial").rpartition(".")[0])[1].lower()]
+    width = 3 if bits == "24" else 4
+    if suffix_format == "WAV" and output.frames * output.channels * width > RF64_FROM_BYTES:
+        suffix_format = "RF64"
+    meter = LoudnessMeter(output.sample_rate, output.channels)
+    limited, peak, position = 1.0, 0.0, 0
+    edge = np.zeros((0, output.channels), np.float32)
+    with open(partial, "w+b") as file:
+        with soundfile.SoundFile(
+            file,
+            "w",
+            samplerate=output.sample_rate,
+            channels=output.channels,
+            format=suffix_format,
+            subtype="PCM_24" if bits == "24" else "FLOAT",
+        ) as sound:
+            for block, least in _limited(raw, output, offset, 10.0 ** (gain_db / 20.0), 10.0 ** (ceiling_db / 20.0)):
+                kept = _quantised(block) if bits == "24" else block
+                meter.add(kept)
+                position += len(kept)
+                # Peaks between samples need both neighbours: those at the end of a block are left to the next one.
+                together = np.concatenate((edge, kept))
+                last = len(together) - (0 if position == output.frames else OVERSAMPLING_TAPS)
+                first = max(0, len(edge) - OVERSAMPLING_TAPS)
+                peak = max(peak, float(peak_envelope(together)[first:last].max(initial=0.0)))
+                edge = together[-2 * OVERSAMPLING_TAPS :]
+                limited = min(limited, least)
+                sound.write(kept)
+        _forget_time(file)
+        file.flush()
+    return Written(meter.integrated(), to_dbtp(peak), gain_db, -20.0 * float(np.log10(limited)))
+
+
+def _quantised(block: Float32Array) -> Float32Array:
+    """Return samples as 24 bits hold them; libsndfile then stores exactly these."""
+    steps = np.clip(np.round(block.astype(np.float64) * 2**23), -(2**23), 2**23 - 1)
+    return np.asarray(steps / 2**23, np.float32)
+
+
+def _forget_time(file: Any) -> None:
+    """Zero the time of writing that libsndfile puts into the PEAK chunk of float WAVs: equal sounds are equal files."""
+    file.seek(0)
+    head = file.read(512)
+    place = head.find(b"PEAK")
+    if place >= 0:
+        file.seek(place + 12)
+        file.write(bytes(4))
+
+
+def _limited(
+    raw: IO[bytes], output: Output, offset: Float64Array, gain: float, ceiling: float
+) -> Iterator[tuple[Float32Array, float]]:
+    """Yield blocks of the spooled sound, raised and limited, and the least gain of the limiter in each."""
+    half = round(SMOOTH_S * output.sample_rate)
+    margin = 2 * half + OVERSAMPLING_TAPS
+    shape = np.hanning(2 * half + 3)[1:-1]
+    shape /= shape.sum()
+    for start in range(0, output.frames, BLOCK_FRAMES):
+        end = min(output.frames, start + BLOCK_FRAMES)
+        first, last = max(0, start - margin), min(output.frames, end + margin)
+        samples = (_read(raw, output, first, last) - offset) * gain
+        peaks = peak_envelope(samples)
+        inside = samples[start - first : end - first]
+        if peaks.max(initial=0.0) <= ceiling:
+            yield inside.astype(np.float32), 1.0
+            continue
+        wanted = np.minimum(1.0, ceiling / np.maximum(peaks, 1e-12))
+        least = np.pad(smallest_nearby(wanted, half), half, mode="edge")
+        curve = _convolved(least, shape)[start - first : end - first]
+        curve = np.minimum(curve, 1.0)
+        yield (inside * curve[:, None]).astype(np.float32), float(curve.min())
+
+
+def _convolved(values: Float64Array, kernel: Float64Array) -> Float64Array:
+    points = 1 << (len(values) + len(kernel)).bit_length()
+    both = np.fft.irfft(np.fft.rfft(values, points) * np.fft.rfft(kernel, points), points)
+    return both[len(kernel) - 1 : len(values)]
+
+
+def smallest_nearby(values: Float64Array, half: int) -> Float64Array:
+    """Return the smallest value within `half` places of each, by doubling: n log(half) steps."""
+    width = 2 * half + 1
+    padded = np.pad(values, half, mode="edge")
+    reach = 1
+    while 2 * reach <= width:
+        padded = np.minimum(padded[:-reach], padded[reach:])
+        reach *= 2
+    left = width - reach
+    return np.minimum(padded[: len(padded) - left], padded[left:]) if left else padded
+
+
+def _read(raw: IO[bytes], output: Output, first: int, last: int) -> Float64Array:
+    size = 4 * output.channels
+    raw.seek(first * size)
+    data = raw.read((last - first) * size)
+    return np.frombuffer(data, np.float32).reshape(-1, output.channels).astype(np.float64)

@@ -1,0 +1,237 @@
+"""The best way through the candidates: beam search over target costs, join costs and what was played before.
+
+What was played before decides what may come, so the best path is no shortest path: a beam of `BEAM` partial paths, each
+with its own memory, is led through the units. Rules (no repeats, shares of files and folders) are broken only where
+no candidate keeps them; each breach costs more than any sound could be worth, so there are as few as possible.
+
+Conventions: files are ids; stretches are frames of the file's track.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from embedindex.remix.candidates import Candidates, Pool
+from embedindex.remix.options import RemixOptions
+from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
+
+BEAM = 64
+JOIN_WEIGHT = 1.0  # at continuity 1, relative to the target cost
+REPEAT_COST, QUOTA_COST = 2000.0, 1000.0
+# Choices are moved by up to 12 ms when their attacks are brought into line, see `align`; two may move apart.
+GUARD_FRAMES = 3
+PLAYED_BEFORE = 0.1  # at novelty 1: cost of each earlier unit from the same file, up to PLAYED_MOST
+PLAYED_MOST = 3
+CHANCE_COST = 0.25  # of temperature 1
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A choice for each unit.
+
+    Attributes:
+        places: (n,) which candidate of each unit, -1 for silence.
+        target: (n,) distances from the units.
+        join: (n,) roughness of the join with the unit before.
+        follows: (n,) whether it goes on where the one before ended.
+        repeats: how many units repeat a stretch within the no-repeat window.
+        over_quota: how many exceed the share of a file or folder.
+    """
+
+    places: Int64Array
+    target: Float32Array
+    join: Float32Array
+    follows: BoolArray
+    repeats: int
+    over_quota: int
+
+
+@dataclass
+class _Beam:
+    """Partial paths, b of them: costs (b,), chosen places, and what each remembers."""
+
+    costs: Float64Array
+    recent: Int64Array  # (b, no_repeat, 3): file, start, end; -1 where nothing
+    played: Int64Array  # (b, groups): units from each file so far, then from each folder
+
+
+def find_path(
+    pool: Pool, options: RemixOptions, times_s: Float64Array, taken: dict[int, list[tuple[int, int]]] | None = None
+) -> Path:
+    """Return the path of least cost that the beam finds.
+
+    Args:
+        pool: candidates.
+        options: how to choose.
+        times_s: (n,) time of each unit, for options that change.
+        taken: stretches (start, end) by file that other layers and variations use; using them counts as a repeat.
+    """
+    count = len(pool.lengths)
+    rng = np.random.default_rng(options.chance)
+    file_group, folder_group = _groups(pool)
+    groups = len(file_group) + len(set(folder_group.values()))
+    sounding = max(1, int((~pool.silent).sum()))
+    most = np.full(groups, sounding)
+    most[: len(file_group)] = max(1, int(options.max_per_file * sounding))
+    most[len(file_group) :] = max(1, int(options.max_per_folder * sounding))
+    beam = _Beam(np.zeros(1), np.full((1, max(0, options.no_repeat), 3), -1), np.zeros((1, groups), np.int64))
+    back: list[tuple[Int64Array, Int64Array]] = []
+    before: tuple[int, Int64Array] | None = None  # unit, and place of each path of the beam in it
+    for unit in range(count):
+        found = pool.candidates[unit]
+        if not len(found):
+            back.append((np.arange(len(beam.costs)), np.full(len(beam.costs), -1)))
+            before = None
+            continue
+        own = _own_costs(pool, unit, options, float(times_s[unit]), rng)
+        cost = beam.costs[:, None] + own + _breach_of_layers(found, taken)
+        if before is not None:
+            rough, _ = joins(pool, before[0], unit)
+            cost += JOIN_WEIGHT * options.continuity.at(float(times_s[unit])) * rough[before[1]]
+        cost += REPEAT_COST * _repeats(beam.recent, found, pool.lengths[unit])
+        group = np.array([(file_group[i], folder_group[i]) for i in found.files.tolist()])
+        played = beam.played[:, group[:, 0]]
+        cost += QUOTA_COST * ((played >= most[group[:, 0]]) | (beam.played[:, group[:, 1]] >= most[group[:, 1]]))
+        cost += PLAYED_BEFORE * options.novelty.at(float(times_s[unit])) * np.minimum(played, PLAYED_MOST)
+        order = np.argsort(cost, axis=None, kind="stable")[:BEAM]
+        parents, places = np.unravel_index(order, cost.shape)
+        back.append((parents, places))
+        beam = _next(beam, cost.ravel()[order], parents, places, found, group, pool.lengths[unit])
+        before = (unit, places)
+    return _told(pool, _walk_back(back), most, file_group, folder_group, options)
+
+
+def joins(pool: Pool, left: int, right: int) -> tuple[Float32Array, BoolArray]:
+    """Return (m, n) roughness of joining each candidate of one unit to each of the next, and whether it follows."""
+    a, b = pool.candidates[left], pool.candidates[right]
+    last = edge_rows(a.qualities.last, _gains(pool, left))
+    first = edge_rows(b.qualities.first, _gains(pool, right))
+    rough = join_distances(last, first, pool.scales)
+    ends = a.starts + pool.lengths[left]
+    follows = (a.files[:, None] == b.files) & (ends[:, None] == b.starts) & (a.lengths == pool.lengths[left])[:, None]
+    return np.where(follows, np.float32(0), rough), follows
+
+
+def _gains(pool: Pool, unit: int) -> Float32Array:
+    gains: Float32Array = np.clip(
+        pool.units.level[unit] - pool.candidates[unit].qualities.level, -GAIN_LIMIT_DB, GAIN_LIMIT_DB
+    )
+    return gains
+
+
+def _own_costs(pool: Pool, unit: int, options: RemixOptions, time_s: float, rng: np.random.Generator) -> Float64Array:
+    """Return what each candidate costs by itself: its distance, with what `match` forgives and `temperature` adds."""
+    costs = pool.candidates[unit].costs.astype(np.float64)
+    if options.far:
+        costs = costs.max() - costs
+    best = float(costs.min())
+    forgiven = (1.0 - options.match.at(time_s)) * (float(np.median(costs)) - best)
+    costs = best + np.maximum(costs - best - forgiven, 0.0) + 0.1 * np.minimum(costs - best, forgiven)
+    temperature = options.temperature.at(time_s)
+    chance = rng.gumbel(size=len(costs))  # drawn in any case, so that one unit's temperature moves no other
+    if temperature > 0:
+        costs = costs - CHANCE_COST * temperature * chance
+    return costs
+
+
+def _breach_of_layers(found: Candidates, taken: dict[int, list[tuple[int, int]]] | None) -> Float64Array:
+    breach = np.zeros(len(found))
+    if taken:
+        for place, (file_id, start, length) in enumerate(
+            zip(found.files.tolist(), found.starts.tolist(), found.lengths.tolist(), strict=True)
+        ):
+            if any(start < end and begin < start + length for begin, end in taken.get(file_id, ())):
+                breach[place] = REPEAT_COST
+    return breach
+
+
+def _repeats(recent: Int64Array, found: Candidates, length: int) -> BoolArray:
+    """Return (b, k): whether a candidate overlaps what a path played lately."""
+    if not recent.shape[1]:
+        return np.zeros((len(recent), len(found)), bool)
+    same = recent[:, :, 0, None] == found.files
+    starts, ends = found.starts, found.starts + length
+    # What goes on exactly where something ended does not overlap it; what merely comes near may, once it is moved.
+    follows = recent[:, :, 2, None] == starts
+    overlaps = (recent[:, :, 1, None] < ends + GUARD_FRAMES) & (starts < recent[:, :, 2, None] + GUARD_FRAMES)
+    return np.asarray((same & overlaps & ~follows).any(axis=1), bool)
+
+
+def _next(
+    beam: _Beam,
+    costs: Float64Array,
+    parents: Int64Array,
+    places: Int64Array,
+    found: Candidates,
+    group: Int64Array,
+    length: int,
+) -> _Beam:
+    recent = beam.recent[parents]
+    if recent.shape[1]:
+        recent = np.roll(recent, -1, axis=1)
+        recent[:, -1] = np.stack((found.files[places], found.starts[places], found.starts[places] + length), axis=1)
+    played = beam.played[parents]
+    rows = np.arange(len(parents))
+    played[rows, group[places, 0]] += 1
+    played[rows, group[places, 1]] += 1
+    return _Beam(costs, recent, played)
+
+
+def _groups(pool: Pool) -> tuple[dict[int, int], dict[int, int]]:
+    """Return (file → its group, file → its folder's group)."""
+    import os
+
+    ids = sorted({int(i) for found in pool.candidates for i in np.unique(found.files)})
+    folders = sorted({os.path.dirname(pool.files[i].path) for i in ids})
+    numbers = {folder: len(ids) + number for number, folder in enumerate(folders)}
+    return (
+        {file_id: number for number, file_id in enumerate(ids)},
+        {file_id: numbers[os.path.dirname(pool.files[file_id].path)] for file_id in ids},
+    )
+
+
+def _walk_back(back: list[tuple[Int64Array, Int64Array]]) -> Int64Array:
+    places = np.full(len(back), -1, np.int64)
+    row = 0
+    for unit in range(len(back) - 1, -1, -1):
+        parents, chosen = back[unit]
+        places[unit] = chosen[row]
+        row = int(parents[row])
+    return places
+
+
+def _told(
+    pool: Pool,
+    places: Int64Array,
+    most: Int64Array,
+    file_group: dict[int, int],
+    folder_group: dict[int, int],
+    options: RemixOptions,
+) -> Path:
+    """Return a path with its costs and its breaches of the rules."""
+    count = len(places)
+    target, join = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    follows = np.zeros(count, bool)
+    played = np.zeros(len(most), np.int64)
+    recent = np.full((1, max(0, options.no_repeat), 3), -1)
+    repeats = over = 0
+    for unit, place in enumerate(places.tolist()):
+        if place < 0:
+            continue
+        found = pool.candidates[unit].take(np.array([place]))
+        target[unit] = found.costs[0]
+        if unit and places[unit - 1] >= 0:
+            rough, goes_on = joins(pool, unit - 1, unit)
+            join[unit], follows[unit] = rough[places[unit - 1], place], goes_on[places[unit - 1], place]
+        repeats += int(_repeats(recent, found, int(pool.lengths[unit]))[0, 0])
+        if recent.shape[1]:
+            start = int(found.starts[0])
+            recent = np.roll(recent, -1, axis=1)
+            recent[0, -1] = (int(found.files[0]), start, start + int(pool.lengths[unit]))
+        groups = [file_group[int(found.files[0])], folder_group[int(found.files[0])]]
+        over += int((played[groups] >= most[groups]).any())
+        played[groups] += 1
+    return Path(places, target, join, follows, repeats, over)

@@ -1,0 +1,259 @@
+"""A recipe: everything that rendering needs, and nothing else decides how it sounds. JSON, versioned.
+
+Conventions: ``start`` and ``frames`` of events, fades and leads are frames of the output; ``source_start`` is one of
+the source at its own rate. Numbers are written so that they are read back exactly.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from embedindex.errors import QueryError, UsageError, display_path
+
+FORMAT = "embedindex-recipe"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that sounds in a remix, or its seed.
+
+    Attributes:
+        path: absolute.
+        size: bytes.
+        mtime_ns: time of its last change.
+        content_hash: hexadecimal xxh3_128 of its bytes.
+        sample_rate: Hz.
+        channels: how many.
+        artist: from its tags, as `album` and `title`.
+        album: from its tags.
+        title: from its tags.
+        licence: its label ``licence`` or ``license``, if it has one.
+    """
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    content_hash: str
+    sample_rate: int
+    channels: int
+    artist: str | None = None
+    album: str | None = None
+    title: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One unit of the remix.
+
+    Attributes:
+        start: first frame of the output.
+        frames: length in the output.
+        source: number of its file in the recipe, None for silence.
+        source_start: frame of the file that lies on `start`.
+        gain_db: what its level is changed by.
+        fade: frames of the crossfade with the event before.
+        lead: of these, frames after `start`; an attack comes later.
+        follows: whether it goes on where the event before ended, without a crossfade.
+        layer: from 0.
+        unit: number of the seed's unit it stands for.
+        target: distance from that unit.
+        join: roughness of the join before it.
+        clamped: whether its level could not be matched within 12 dB.
+        morph: how it is merged with the seed's unit.
+        alternates: (file, second, distance) of what else would have done.
+    """
+
+    start: int
+    frames: int
+    source: int | None = None
+    source_start: int = 0
+    gain_db: float = 0.0
+    fade: int = 0
+    lead: int = 0
+    follows: bool = False
+    layer: int = 0
+    unit: int = 0
+    target: float = 0.0
+    join: float = 0.0
+    clamped: bool = False
+    alternates: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the whole is written.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: 1 or 2.
+        frames: length.
+        lufs: integrated loudness to bring it to, None to leave it.
+        true_peak_db: ceiling, dBTP.
+        end_fade: frames of the fade at the very end.
+        dry_wet: share of the remix over time, as breakpoints; the rest is the seed.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+    lufs: float | None
+    true_peak_db: float = -1.0
+    end_fade: int = 0
+    dry_wet: str = "1"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A remix.
+
+    Attributes:
+        seed: what was remixed.
+        output: how it is written.
+        sources: files that sound in it.
+        events: by layer, then by time.
+        options: what was asked for, to read.
+        index: model and database it was made from, to read.
+        notes: what a person should know.
+    """
+
+    seed: Source
+    output: Output
+    sources: tuple[Source, ...]
+    events: tuple[Event, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    index: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        return 1 + max((event.layer for event in self.events), default=0)
+
+
+def to_json(recipe: Recipe) -> str:
+    """Return the recipe as JSON text."""
+    from embedindex import __version__
+
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "program": f"embedindex {__version__}",
+        "seed": _source_to_json(recipe.seed),
+        "index": recipe.index,
+        "options": recipe.options,
+        "output": asdict(recipe.output),
+        "sources": [_source_to_json(source) for source in recipe.sources],
+        "events": [_event_to_json(event) for event in recipe.events],
+        "notes": list(recipe.notes),
+    }
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _source_to_json(source: Source) -> dict[str, Any]:
+    data = asdict(source)
+    text = os.fsdecode(source.path)
+    data["path"] = text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        data["path_base64"] = base64.b64encode(source.path).decode("ascii")
+    return data
+
+
+def _event_to_json(event: Event) -> dict[str, Any]:
+    data = asdict(event)
+    data["alternates"] = [
+        {"path": path, "start_s": start_s, "target": target} for path, start_s, target in event.alternates
+    ]
+    return data
+
+
+def from_json(text: str, name: str) -> Recipe:
+    """Return the recipe that `to_json` wrote.
+
+    Args:
+        text: the JSON.
+        name: the file it came from, for messages.
+
+    Raises:
+        UsageError: it is no recipe, or one of a later version.
+    """
+    shown = display_path(name)
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{shown}: is no recipe ({error}); give a .recipe.json of `embedindex remix`") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UsageError(f"{shown}: is no recipe; give a .recipe.json that `embedindex remix` wrote")
+    if not isinstance(data.get("version"), int) or data["version"] > VERSION:
+        raise UsageError(f"{shown}: its version is {data.get('version')}, this embedindex reads {VERSION}; upgrade it")
+    try:
+        recipe = Recipe(
+            seed=_source_from_json(data["seed"]),
+            output=Output(**data["output"]),
+            sources=tuple(_source_from_json(source) for source in data["sources"]),
+            events=tuple(_event_from_json(event) for event in data["events"]),
+            options=data.get("options", {}),
+            index=data.get("index", {}),
+            notes=tuple(data.get("notes", ())),
+        )
+        _check(recipe)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{shown}: the recipe is incomplete or was edited wrongly ({error})") from None
+    return recipe
+
+
+def _source_from_json(data: dict[str, Any]) -> Source:
+    known = {item.name for item in fields(Source)}
+    path = base64.b64decode(data["path_base64"]) if "path_base64" in data else os.fsencode(data["path"])
+    return Source(**{**{key: value for key, value in data.items() if key in known}, "path": path})
+
+
+def _event_from_json(data: dict[str, Any]) -> Event:
+    alternates = tuple((item["path"], item["start_s"], item["target"]) for item in data.get("alternates", ()))
+    return Event(**{**data, "alternates": alternates})
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise ValueError unless each layer's events tile the output and name sources that are there."""
+    for layer in range(recipe.layers):
+        position = 0
+        for event in (event for event in recipe.events if event.layer == layer):
+            if event.start != position or event.frames <= 0:
+                raise ValueError(f"event at {event.start} of layer {layer} should start at {position}")
+            if event.source is not None and not 0 <= event.source < len(recipe.sources):
+                raise ValueError(f"event at {event.start} names source {event.source}")
+            if event.source_start < 0 or event.fade < 0 or not 0 <= event.lead <= event.fade:
+                raise ValueError(f"event at {event.start} has times that make no sense")
+            position += event.frames
+        if position != recipe.output.frames:
+            raise ValueError(f"layer {layer} ends at {position}, the output at {recipe.output.frames}")
+
+
+def check_sources(recipe: Recipe) -> None:
+    """Make sure that the files are the ones the recipe was made of: by size and time, else by content.
+
+    Raises:
+        QueryError: one is missing or has changed.
+    """
+    from embedindex.embed import hash_content
+
+    used = {event.source for event in recipe.events if event.source is not None}
+    for source in [recipe.sources[number] for number in sorted(used)]:
+        shown = display_path(source.path)
+        try:
+            stat = os.stat(source.path)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise QueryError(f"{shown}: cannot be read ({reason}); put it back, or make the remix again") from error
+        same = stat.st_size == source.size
+        if same and stat.st_mtime_ns != source.mtime_ns:
+            same = hash_content(source.path).hex() == source.content_hash
+        if not same:
+            raise QueryError(f"{shown}: has changed since the recipe was made; put the old one back, or remix again")

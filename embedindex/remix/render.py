@@ -1,0 +1,227 @@
+"""A recipe → sound: the original files, joined sample by sample. Streams; memory does not grow with the length.
+
+Conventions: blocks are (n, channels) float32 at the output rate. A run is a chain of events that go on in one file: it
+is read in one go and has no joins inside. Between runs both sounds go on for the length of the crossfade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from embedindex.arrays import Float32Array, Float64Array
+from embedindex.audio import AudioReader
+from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
+from embedindex.remix.recipe import Event, Recipe
+from embedindex.remix.spans import SpanReader, with_channels
+
+BLOCK_FRAMES = 1 << 16
+
+
+class Voice(Protocol):
+    """Something that sounds for a while."""
+
+    def read(self, frames: int) -> Float32Array:
+        """Return the next `frames` frames."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class Silence:
+    """Nothing, for as long as it takes."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+
+    def read(self, frames: int) -> Float32Array:
+        """See `Voice.read`."""
+        return np.zeros((frames, self._channels), np.float32)
+
+    def close(self) -> None:
+        """See `Voice.close`."""
+
+
+class Run:
+    """A chain of events in one file, its gains gliding from one to the next.
+
+    Args:
+        recipe: what they belong to.
+        events: the chain.
+        lead: frames to read before the first event's start.
+        tail: frames to read after the last one's end.
+    """
+
+    def __init__(self, recipe: Recipe, events: list[Event], lead: int, tail: int) -> None:
+        first = events[0]
+        self._position = first.start - lead
+        self._times, self._gains_db = _glides(events)
+        frames = lead + sum(event.frames for event in events) + tail
+        output = recipe.output
+        self._voice: Voice
+        if first.source is None:
+            self._voice = Silence(output.channels)
+        else:
+            path = recipe.sources[first.source].path
+            self._voice = SpanReader(path, first.source_start, lead, frames, output.sample_rate, output.channels)
+
+    def read(self, frames: int) -> Float32Array:
+        """See `Voice.read`."""
+        samples = self._voice.read(frames)
+        at = np.arange(self._position, self._position + frames)
+        self._position += frames
+        gain = 10.0 ** (np.interp(at, self._times, self._gains_db) / 20.0)
+        return samples * gain[:, None].astype(np.float32)
+
+    def close(self) -> None:
+        """See `Voice.close`."""
+        self._voice.close()
+
+
+def _glides(events: list[Event]) -> tuple[list[float], list[float]]:
+    """Return breakpoints (frames, dB): each gain holds, and glides to the next around the boundary."""
+    times, gains = [float(events[0].start)], [events[0].gain_db]
+    for before, after in pairwise(events):
+        half = after.fade / 2 + 0.5
+        times += [after.start - half, after.start + half]
+        gains += [before.gain_db, after.gain_db]
+    return times, gains
+
+
+def layer_blocks(recipe: Recipe, layer: int) -> Iterator[Float32Array]:
+    """Yield the sound of one layer.
+
+    Raises:
+        AudioError: a source cannot be read.
+    """
+    runs = _runs([event for event in recipe.events if event.layer == layer])
+    current: Voice = Silence(recipe.output.channels)
+    position = 0
+    try:
+        for number, events in enumerate(runs):
+            first = events[0]
+            fade, lead = _entry(first, is_first=number == 0)
+            begin = first.start - (fade - lead)
+            while position < begin:
+                step = min(BLOCK_FRAMES, begin - position)
+                yield current.read(step)
+                position += step
+            tail = runs[number + 1][0].fade if number + 1 < len(runs) else 0
+            following = Run(recipe, events, fade - lead, tail)
+            if fade:
+                try:
+                    yield crossfade(current.read(fade), following.read(fade))
+                except BaseException:
+                    following.close()
+                    raise
+                position += fade
+            current.close()
+            current = following
+        yield from _ended(recipe, current, position)
+    finally:
+        current.close()
+
+
+def _entry(first: Event, *, is_first: bool) -> tuple[int, int]:
+    """Return (crossfade, part of it after the start); at the very start there is nothing to fade from."""
+    if not is_first:
+        return first.fade, first.lead
+    lead = 0 if first.source_start == 0 else first.lead
+    return lead, lead
+
+
+def _ended(recipe: Recipe, voice: Voice, position: int) -> Iterator[Float32Array]:
+    output = recipe.output
+    fade_from = output.frames - output.end_fade
+    while position < output.frames:
+        step = min(BLOCK_FRAMES, (fade_from if position < fade_from else output.frames) - position)
+        block = voice.read(step)
+        if position >= fade_from:
+            done = (np.arange(position - fade_from, position - fade_from + step) + 0.5) / output.end_fade
+            block = block * (0.5 + 0.5 * np.cos(np.pi * done))[:, None].astype(np.float32)
+        yield block
+        position += step
+
+
+def _runs(events: list[Event]) -> list[list[Event]]:
+    runs: list[list[Event]] = []
+    for event in events:
+        if runs and (event.follows or (event.source is None and runs[-1][-1].source is None)):
+            runs[-1].append(event)
+        else:
+            runs.append([event])
+    return runs
+
+
+def crossfade(old: Float32Array, new: Float32Array) -> Float32Array:
+    """Return two sounds (n, channels), one faded into the other with the power they have together kept constant.
+
+    For sounds that are the same, amplitudes must add up to 1; for sounds that have nothing in common, powers must. In
+    between the law follows the correlation of the two over the fade; where they oppose each other, it is taken as 0,
+    because making up for what cancels would be heard as a jump.
+    """
+    length = len(old)
+    rise: Float64Array = 0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)
+    energy = float(np.square(old, dtype=np.float64).sum() * np.square(new, dtype=np.float64).sum())
+    alike = float((old.astype(np.float64) * new).sum()) / np.sqrt(energy) if energy > 0 else 0.0
+    alike = min(1.0, max(0.0, alike))
+    power = (1 - rise) ** 2 + rise**2 + 2 * alike * rise * (1 - rise)
+    weights = np.stack(((1 - rise), rise)) / np.sqrt(power)
+    mixed: Float32Array = (old * weights[0][:, None] + new * weights[1][:, None]).astype(np.float32)
+    return mixed
+
+
+def mixed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
+    """Yield the sum of all layers, with the seed where `dry_wet` says so; equal blocks but for the last."""
+    parts = [rebatched(layer_blocks(recipe, layer), BLOCK_FRAMES) for layer in range(recipe.layers)]
+    wet = parse_breakpoints("dry_wet", recipe.output.dry_wet, 0.0, 1.0)
+    share = np.float32(1.0 / np.sqrt(recipe.layers))
+    dry = None if set(wet.values) == {1.0} else rebatched(_seed_blocks(recipe), BLOCK_FRAMES)
+    position = 0
+    for blocks in zip(*parts, strict=True):
+        mix = blocks[0] * share
+        for block in blocks[1:]:
+            mix = mix + block * share
+        if dry is not None:
+            mix = _with_seed(mix, next(dry), wet, position, recipe.output.sample_rate)
+        position += len(mix)
+        yield mix
+
+
+def _with_seed(
+    mix: Float32Array, seed: Float32Array, wet: Breakpoints, position: int, sample_rate: int
+) -> Float32Array:
+    times_s = (position + np.arange(len(mix))) / sample_rate
+    share = np.interp(times_s, wet.times_s, wet.values)[:, None].astype(np.float32)
+    padded = np.zeros_like(mix)
+    padded[: len(seed)] = seed[: len(mix)]
+    return mix * share + padded * (np.float32(1.0) - share)
+
+
+def _seed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
+    output = recipe.output
+    with AudioReader(recipe.seed.path, sample_rate=output.sample_rate, mono=False) as reader:
+        for block in reader.blocks():
+            yield with_channels(block, output.channels)
+    while True:
+        yield np.zeros((BLOCK_FRAMES, output.channels), np.float32)
+
+
+def rebatched(blocks: Iterator[Float32Array], size: int) -> Iterator[Float32Array]:
+    """Yield the same sound in blocks of `size` frames; the last may be shorter."""
+    kept: list[Float32Array] = []
+    length = 0
+    for block in blocks:
+        kept.append(block)
+        length += len(block)
+        while length >= size:
+            joined = np.concatenate(kept)
+            yield joined[:size]
+            kept, length = [joined[size:]], length - size
+    if length:
+        yield np.concatenate(kept)

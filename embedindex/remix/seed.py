@@ -1,0 +1,147 @@
+"""A seed: read once or twice from front to back, described, cut, and turned into questions for the index.
+
+Conventions: units are in frames at the seed's own rate; tracks as in `frames`; vectors as the index stores them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedindex.arrays import Float32Array, Float64Array
+from embedindex.audio import AudioReader
+from embedindex.embed import SILENCE, hash_content
+from embedindex.errors import EmptyAudioError, PathNotFoundError, QueryError, display_path
+from embedindex.models.base import Model
+from embedindex.remix.frames import RATE, Track, describe_blocks
+from embedindex.remix.units import Cutting, Unit, cut
+from embedindex.windows import fill
+
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Seed:
+    """A sound to remix.
+
+    Attributes:
+        path: absolute.
+        content_hash: 16 bytes, as the index has it.
+        sample_rate: Hz.
+        channels: how many.
+        frames: length at its own rate.
+        peak: largest magnitude of its mono mix.
+        track: what it sounds like.
+        units: what it was cut into.
+        kind: how it was cut.
+        note: what is wrong with the file, or None.
+    """
+
+    path: bytes
+    content_hash: bytes
+    sample_rate: int
+    channels: int
+    frames: int
+    peak: float
+    track: Track
+    units: tuple[Unit, ...]
+    kind: str
+    note: str | None
+
+
+def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
+    """Read and cut a seed.
+
+    Raises:
+        PathNotFoundError: there is no such file.
+        QueryError: it is a folder.
+        AudioError: it cannot be decoded, or there is no sound in it.
+        UsageError: the labels to cut at make no sense.
+    """
+    absolute = os.path.abspath(os.fsencode(path))
+    if os.path.isdir(absolute):
+        raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
+    if not os.path.exists(absolute):
+        raise PathNotFoundError(f"{display_path(absolute)}: there is no such file; give the path of a sound")
+    with AudioReader(absolute, sample_rate=RATE) as reader:
+        track = describe_blocks(reader.blocks())
+        facts = reader.facts
+    if not reader.native_frames or not track.samples:
+        raise EmptyAudioError(absolute, "there is no sound in it; give another seed")
+    units, kind = cut(track, reader.native_frames, facts.sample_rate, cutting)
+    return Seed(
+        path=absolute,
+        content_hash=hash_content(absolute),
+        sample_rate=facts.sample_rate,
+        channels=facts.channels,
+        frames=reader.native_frames,
+        peak=float(reader.peak),
+        track=track,
+        units=tuple(units),
+        kind=kind,
+        note=reader.note,
+    )
+
+
+def questions(seed: Seed, model: Model) -> tuple[Float32Array, Float32Array]:
+    """Return two vectors for each unit, (n, dimension) float32 each: with its surroundings, and by itself.
+
+    The first is of a window of the seed centred on the unit, real sound on both sides: that is what windows of long
+    files look like. The second is of the unit alone, filled up as the model fills short sounds: that is what single
+    hits look like. A unit longer than a window asks twice by its surroundings. Rows of zeros stand for silence.
+    """
+    identity = model.identity
+    gain = 1.0 / seed.peak if identity.level == "peak" and seed.peak >= SILENCE else 1.0
+    window = identity.window_samples
+    scale = identity.sample_rate / seed.sample_rate
+    total = round(seed.frames * scale)
+    starts, lengths = [], []
+    for unit in seed.units:
+        start, end = unit.start * scale, unit.end * scale
+        centred = round((start + end) / 2 - window / 2)
+        starts += [min(max(0, centred), max(0, total - window)), round(start)]
+        lengths += [window, min(window, max(1, round(end - start)))]
+    order = np.argsort(starts, kind="stable")
+    vectors = np.zeros((len(starts), identity.dimension), np.float32)
+    pending: list[tuple[int, Float32Array]] = []
+    with AudioReader(seed.path, sample_rate=identity.sample_rate) as reader:
+        pieces = cut_pieces(reader.blocks(), [(starts[place], lengths[place]) for place in order])
+        for place, piece in zip(order, pieces, strict=True):
+            if np.abs(piece).max(initial=0.0) >= SILENCE:
+                pending.append((int(place), fill(piece * np.float32(gain), window, identity.filling)))
+            if len(pending) == BATCH:
+                _embed(model, pending, vectors)
+                pending = []
+    _embed(model, pending, vectors)
+    return vectors[0::2], vectors[1::2]
+
+
+def _embed(model: Model, pending: list[tuple[int, Float32Array]], vectors: Float32Array) -> None:
+    if pending:
+        vectors[[place for place, _ in pending]] = model.embed(np.stack([piece for _, piece in pending]))
+
+
+def cut_pieces(blocks: Iterable[Float32Array], wanted: list[tuple[int, int]]) -> Iterator[Float32Array]:
+    """Yield ``(start, length)`` pieces, by ascending start, of a sound that comes in blocks; short at its end."""
+    kept: Float32Array = np.zeros((0,), np.float32)
+    position = 0  # of kept[0]
+    source = iter(blocks)
+    ended = False
+    for start, length in wanted:
+        while not ended and position + len(kept) < start + length:
+            block = next(source, None)
+            if block is None:
+                ended = True
+                break
+            drop = min(max(0, start - position), len(kept))
+            kept = np.concatenate((kept[drop:], block)) if len(kept) else block
+            position += drop
+        yield kept[max(0, start - position) : max(0, start - position) + length]
+
+
+def unit_times_s(seed: Seed) -> Float64Array:
+    """Return (n, 2) start and end of each unit in seconds."""
+    return np.array([(unit.start, unit.end) for unit in seed.units], np.float64) / seed.sample_rate
