@@ -161,7 +161,7 @@ def attack_free_frames(samples: Float32Array, sample_rate: int) -> int:
     strong = np.flatnonzero(rise >= ATTACK_RISE_DB)
     if not len(strong):
         return half
-    return int(np.clip(round(strong[0] * step - SPARED_S * sample_rate), 0, half))
+    return int(np.clip(round((strong[0] + 3) * step - SPARED_S * sample_rate), 0, half))
 
 
 def fade_frames(frames_before: int, frames: int, sample_rate: int) -> int:

@@ -22,6 +22,7 @@ SHORTEST_GAP_S = 0.05
 BEFORE_S, AFTER_S = 0.045, 0.03
 RISE_STEPS = 3  # envelope steps (ms) that a rise is measured over
 BACKTRACK_STEPS = 20
+STILL_RISING_DB = 2.0  # a step; noise wavers by less
 RISE_DB = 4.0  # a smaller rise of level is a change of colour, not an attack
 
 BEAT_CENTRE_BPM, BEAT_SPREAD_OCTAVES = 120.0, 0.9
@@ -84,9 +85,12 @@ def attack_near(fine_db: Float32Array, time_s: float) -> float:
     steepest = int(np.argmax(rise * (level[RISE_STEPS:] + 71.0)))
     if rise[steepest] < RISE_DB:
         return max(0.0, time_s)
+    half_way = (level[steepest] + level[steepest + RISE_STEPS]) / 2
     place = steepest
+    while level[place + 1] < half_way:
+        place += 1
     for _ in range(BACKTRACK_STEPS):
-        if place == 0 or level[place - 1] >= level[place] - 0.25:
+        if place == 0 or level[place - 1] >= level[place] - STILL_RISING_DB:
             break
         place -= 1
     return (first + place) * FINE_S

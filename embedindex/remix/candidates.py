@@ -34,9 +34,11 @@ CONTINUED = 12  # of the unit before, so many are followed further in their file
 STEP_FRAMES = 2
 SILENT_DB = -60.0  # units below are silence; so are stretches
 SHORTEST_SHARE = 0.2  # a file this much shorter than the unit still may take its place
-COPY_SIMILARITY = 0.985  # a file that is this near to the seed …
-COPY_SHARE = 0.5  # … in this share of its units is a copy of it
-COPY_UNITS = 4
+# A file in which so many of the units have a near stretch, all of them equally far from their own place, is the same
+# recording as the seed: on another album, in another format, at another level.
+COPY_SHARE, COPY_UNITS = 0.4, 4
+COPY_COST = 0.8
+COPY_FRAMES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,25 +160,38 @@ class Finder:
         owners = self._owners(windows)
         usable = (owners >= 0) & np.isfinite(scores)
         if not self._options.allow_self:
-            for file_id in self._copies(owners, scores):
-                usable &= owners != file_id
+            for file_id, record in self._files.items():
+                if record.path == self._seed.path or record.content_hash == self._seed.content_hash:
+                    usable &= owners != file_id
         scores = np.where(usable, scores, -np.inf).astype(np.float32)
         if not usable.any() and not silent.all():
             raise QueryError(
                 f"{display_path(self._seed.path)}: there is nothing in the index to remix it with, apart from itself; "
                 "scan more sounds, or let it be used with --allow-self"
             )
+        scales, found = self._searched(scores, windows, owners, silent)
+        copies = [] if self._options.allow_self else self._copies(found)
+        if copies:
+            usable &= ~np.isin(owners, copies)
+            scores = np.where(usable, scores, -np.inf).astype(np.float32)
+            scales, found = self._searched(scores, windows, owners, silent)
+        for file_id, reason in sorted(self._unusable.items()):
+            self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
+        if not any(map(len, found)) and not silent.all():
+            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
+        return Pool(self._units, self._lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
+
+    def _searched(
+        self, scores: Float32Array, windows: Int64Array, owners: Int64Array, silent: BoolArray
+    ) -> tuple[Scales, list[Candidates]]:
+        """Return the usual differences, and the candidates of each unit."""
         chosen = [self._nearest(unit, scores, windows, owners) for unit in range(len(self._lengths))]
         scales = self._learn(chosen, silent)
         found: list[Candidates] = []
         for unit, (ids, wins, sims) in enumerate(chosen):
             before = found[-1] if found and len(found[-1]) else None
             found.append(self._candidates(unit, ids, wins, sims, scales, before) if not silent[unit] else _none())
-        for file_id, reason in sorted(self._unusable.items()):
-            self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
-        if not any(map(len, found)) and not silent.all():
-            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
-        return Pool(self._units, self._lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
+        return scales, found
 
     def _proposed(self, model: Model) -> tuple[Float32Array, Int64Array]:
         """Return ((n, 2k) cosines, (n, 2k) window numbers) by both questions of every unit."""
@@ -206,26 +221,24 @@ class Finder:
         owners[windows >= 0] = ids[where]
         return owners
 
-    def _copies(self, owners: Int64Array, scores: Float32Array) -> list[int]:
-        """Return the files that are the seed: by name, by content, or because most units are found in them."""
-        same = [
-            file_id
-            for file_id, record in self._files.items()
-            if record.path == self._seed.path or record.content_hash == self._seed.content_hash
-        ]
-        count = len(owners)
-        if count < COPY_UNITS:
-            return same
-        half = scores.shape[1] // 2  # the first question only: single hits may well be equal
-        near = owners[:, :half][scores[:, :half] >= COPY_SIMILARITY]
-        rows = np.nonzero(scores[:, :half] >= COPY_SIMILARITY)[0]
-        pairs = np.unique(np.stack((rows, near), 1), axis=0)
-        ids, numbers = np.unique(pairs[:, 1], return_counts=True)
-        copies = [int(i) for i in ids[numbers >= COPY_SHARE * count] if i >= 0 and int(i) not in same]
-        for file_id in copies:
-            path = display_path(self._files[file_id].path)
-            self._notes.append(f"{path}: left out: it is a copy of the seed (--allow-self lets it in)")
-        return same + copies
+    def _copies(self, found: list[Candidates]) -> list[int]:
+        """Return the files that are the seed's recording though not its bytes."""
+        offsets: dict[int, list[tuple[int, int]]] = {}
+        for unit, candidates in enumerate(found):
+            for place in np.flatnonzero(candidates.costs <= COPY_COST).tolist():
+                offset = int(candidates.starts[place] - self._starts[unit])
+                offsets.setdefault(int(candidates.files[place]), []).append((offset, unit))
+        most = max(COPY_UNITS, COPY_SHARE * sum(1 for candidates in found if len(candidates)))
+        copies = []
+        for file_id, pairs in sorted(offsets.items()):
+            agreeing = max(
+                len({unit for other, unit in pairs if abs(other - offset) <= COPY_FRAMES}) for offset, _ in pairs
+            )
+            if agreeing >= most:
+                copies.append(file_id)
+                path = display_path(self._files[file_id].path)
+                self._notes.append(f"{path}: left out: it is a copy of the seed (--allow-self lets it in)")
+        return copies
 
     def _nearest(
         self, unit: int, scores: Float32Array, windows: Int64Array, owners: Int64Array

@@ -179,10 +179,10 @@ def peak_envelope(samples: AnySamples) -> Float64Array:
 
     Zeros are taken to lie beyond the ends. (n,) float64.
     """
-    peaks = np.abs(samples).max(axis=1, initial=0.0).astype(np.float64)
+    peaks: Float64Array = np.abs(samples).max(axis=1, initial=0.0).astype(np.float64)
     if not len(samples):
         return peaks
-    taps = _oversampler()
+    taps: Float64Array = _oversampler()
     points = 1 << 13
     step = points - OVERSAMPLING_TAPS + 1
     # Filtering is correlation with the taps: output n takes the samples from n - 23 to n + 24.

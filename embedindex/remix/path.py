@@ -19,7 +19,7 @@ from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
 
 BEAM = 64
-JOIN_WEIGHT = 1.0  # at continuity 1, relative to the target cost
+JOIN_WEIGHT = 2.0  # at continuity 1, relative to the target cost
 REPEAT_COST, QUOTA_COST = 2000.0, 1000.0
 # Choices are moved by up to 12 ms when their attacks are brought into line, see `align`; two may move apart.
 GUARD_FRAMES = 3
