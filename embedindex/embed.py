@@ -166,8 +166,16 @@ def embed_file(
         tags=read_tags(path),
         duration_s=duration_s,
         peak=float(reader.peak),
-        note=reader.note,
+        note=_note(reader),
     )
+
+
+def _note(reader: AudioReader) -> str | None:
+    """Return what a person should know about how a file was read, or None."""
+    remarks = [reader.note] if reader.note else []
+    if reader.non_finite:
+        remarks.append(f"{reader.non_finite} samples are not numbers; they were taken as silence")
+    return "; ".join(remarks) or None
 
 
 def _hold(

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedindex.audio import MAX_DURATION_S
@@ -265,6 +265,7 @@ class _Scan:
             request = self.options.choose()
         if model is None:
             identity, hop_s = self._identity(request, None)
+            request = _settled(request, identity)
             model = self.store.use_model(identity, request, hop_s)
         self._begin()
         for root in self.roots:
@@ -319,6 +320,12 @@ class _Scan:
         if file_ids:
             self._begin()
             self.store.mark_missing(file_ids)
+
+
+def _settled(request: ModelRequest, identity: ModelIdentity) -> ModelRequest:
+    """Return a request that names the precision it led to: what ``auto`` means may change, an index may not."""
+    precision = identity.parameters.get("precision")
+    return replace(request, precision=precision) if isinstance(precision, str) else request
 
 
 def _device_of(path: bytes) -> int | None:
