@@ -7,6 +7,7 @@ windows fall where those of the library fall: a clip cut at an odd place would o
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import numpy as np
 
 from embedindex.arrays import Float16Array, Float32Array
 from embedindex.audio import AudioReader
-from embedindex.crawl import file_stat
+from embedindex.crawl import FileStat, absolute_path, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
-from embedindex.errors import ModelMismatchError, PathNotFoundError, QueryError, display_path
+from embedindex.errors import EmbeddingError, ModelMismatchError, PathNotFoundError, QueryError, display_path
 from embedindex.models import Model, load_model
+from embedindex.opening import unreadable
 from embedindex.records import FileRecord, IndexModel
 from embedindex.store import Store
 from embedindex.windows import count_windows, dense_hop
@@ -97,16 +99,19 @@ class QueryMaker:
             AudioError: it cannot be decoded.
             QueryError: there is nothing but silence in it.
         """
-        absolute = os.path.abspath(os.fsencode(path))
+        absolute = absolute_path(os.fsencode(path))
         record = self._store.file_by_path(absolute)
         try:
             stat = file_stat(absolute)
+            record = record or self._by_another_name(absolute, stat)
         except (FileNotFoundError, NotADirectoryError):
             if record is None or record.status != "ok":
                 raise PathNotFoundError(
                     f"{display_path(absolute)}: there is no such file; give the path of a sound"
                 ) from None
             stat = None  # a file of a disk that is away can still be asked about
+        except OSError as error:
+            raise unreadable(absolute, error) from error
         if os.path.isdir(absolute):
             raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
         unchanged = record is not None and (
@@ -122,6 +127,16 @@ class QueryMaker:
             raise QueryError(f"{display_path(absolute)}: there is nothing but silence in it; give another sound")
         return Query(absolute, loud, record)
 
+    def _by_another_name(self, path: bytes, stat: FileStat) -> FileRecord | None:
+        """Return the file of the index that `path` leads to through a link, or None."""
+        if not stat.inode:
+            return None
+        for record in self._store.files_by_inode(stat.device, stat.inode):
+            with contextlib.suppress(OSError):  # the other name is gone
+                if os.path.samefile(record.path, path):
+                    return record
+        return None
+
     def _embed(self, path: bytes) -> tuple[Float16Array, ...]:
         model = self.model()
         held = self._short(path, model.identity.sample_rate)
@@ -136,6 +151,8 @@ class QueryMaker:
             if phase and count_windows(len(samples) - start, window, hop) == 0:
                 break
             part, _ = embed_blocks([samples[start:]], peak, model, hop)
+            if not np.isfinite(part).all():
+                raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
             vectors.append(_as_stored(part))
         return tuple(vectors)
 
