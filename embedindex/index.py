@@ -7,6 +7,8 @@ makes a new one.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from embedindex.arrays import BoolArray, Float16Array, Float32Array, Int64Array
 from embedindex.errors import IndexDamagedError, IndexEmptyError, display_path
-from embedindex.index_file import Trailer, read_index_file, read_trailer, write_index_file
+from embedindex.index_file import Trailer, read_index_file, read_trailer, remove_leftover, write_index_file
 from embedindex.models.base import ModelIdentity
 from embedindex.records import IndexModel
 from embedindex.space import Space, learn_space
@@ -127,10 +129,11 @@ def _build(store: Store, identity: ModelIdentity, space: Space | None = None) ->
     return index, space
 
 
-def _is_view_of(trailer: Trailer, store: Store, identity: ModelIdentity) -> bool:
+def is_view_of(trailer: Trailer, store: Store, identity: ModelIdentity) -> bool:
     """Return whether an index file can be caught up with the database, as opposed to being one of another."""
     return (
         trailer.database_id == store.database_id
+        and trailer.stamp in store.index_stamps
         and trailer.fingerprint == identity.fingerprint
         and store.removals_after <= trailer.generation <= store.generation
         and trailer.next_window <= store.next_window
@@ -151,7 +154,7 @@ def load_view(store: Store) -> IndexView:
             found = read_index_file(store.folder)
         except IndexDamagedError as error:  # the database has everything
             found, damage = None, str(error)
-        if found is None or not _is_view_of(found[1], store, model.identity):
+        if found is None or not is_view_of(found[1], store, model.identity):
             data = store.space()
             index, space = _build(store, model.identity, Space.from_bytes(data) if data else None)
             return IndexView(space, model, store.next_window, index.ntotal, (index,), damage=damage)
@@ -180,29 +183,31 @@ def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:
     model = store.model()
     if model is None:
         return False
-    trailer = None
-    if not rebuild:
-        try:
-            trailer = read_trailer(store.folder)
-        except IndexDamagedError:
-            trailer = None
-    if trailer is not None and not _is_view_of(trailer, store, model.identity):
-        trailer = None
+    remove_leftover(store.folder)
+    on_disk = None
+    with contextlib.suppress(IndexDamagedError):
+        on_disk = read_trailer(store.folder)
+    if on_disk is not None and not is_view_of(on_disk, store, model.identity):
+        on_disk = None
+    trailer = None if rebuild else on_disk
     if trailer is not None and trailer.generation == store.generation and _is_whole(store.folder, trailer):
         return False
     index: faiss.Index | None = None
-    learnt_from = 0
+    learnt_from = drift = 0
     space: Space
     if trailer is not None:
         caught_up = _caught_up(store, trailer)
         if caught_up is not None:
-            index, space = caught_up
+            index, space, drift = caught_up
             learnt_from = trailer.learnt_from
     if index is None:
         index, space = _build(store, model.identity)
         learnt_from = index.ntotal
         store.set_space(space.kind, space.to_bytes(), learnt_from)
     generation = store.generation
+    stamp = secrets.token_hex(8)
+    # Both names hold until the next file: the disk may be full, or a crash may come, before this one is in its place.
+    store.put_index_stamps([stamp] if on_disk is None else [stamp, on_disk.stamp])
     write_index_file(
         store.folder,
         index,
@@ -211,8 +216,10 @@ def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:
             generation=generation,
             next_window=store.next_window,
             fingerprint=model.identity.fingerprint,
+            stamp=stamp,
             space=space.to_bytes().hex(),
             learnt_from=learnt_from,
+            drift=drift,
             windows=index.ntotal,
         ),
     )
@@ -230,12 +237,12 @@ def _is_whole(folder: str, trailer: Trailer) -> bool:
         return False
 
 
-def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space] | None:
-    """Return the index on disk with what came and went since; None when it is better made anew."""
+def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space, int] | None:
+    """Return the index on disk with what came and went since, and its drift; None when it is better made anew."""
     removed = [run for run in store.removed_since(trailer.generation) if run[0] < trailer.next_window]
     came = store.next_window - trailer.next_window
     went = sum(count for _, count in removed)
-    drift = abs(trailer.windows - trailer.learnt_from) + came + went
+    drift = trailer.drift + came + went
     if drift > REBUILD_SHARE * max(1, trailer.learnt_from):
         return None
     try:
@@ -250,4 +257,4 @@ def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space
         index.remove_ids(gone)  # type: ignore[arg-type]  # FAISS wraps it to take arrays
     space = Space.from_bytes(bytes.fromhex(trailer.space))
     _add(index, space, store.vector_batches(trailer.next_window))
-    return index, space
+    return index, space, drift
