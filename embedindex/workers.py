@@ -28,6 +28,7 @@ START_S = 600.0
 # A file that took its worker down gets one more chance: the memory may have been someone else's.
 TRIES = 2
 START_FAILURES = 3
+GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,16 @@ class WorkerPool:
         self.close()
 
     def close(self) -> None:
-        """Kill all workers."""
+        """End all workers: idle ones by closing their pipe, busy ones by force."""
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
             worker.connection.close()
+            if worker.task is not None or not worker.ready:
+                worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(GOODBYE_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
         self._workers.clear()
 
     @property
