@@ -318,12 +318,13 @@ def test_index_with_changes_in_its_log_is_not_read_without_them(index: str, tmp_
         assert reader.counts().ok == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
 def test_folder_without_permission_to_write_can_be_read_but_not_written(index: str) -> None:
     filled(index)
     mode = os.stat(index).st_mode
     os.chmod(index, 0o500)
     try:
+        if os.access(index, os.W_OK):
+            pytest.skip("permissions do not bind this user")
         with Store(index) as store:
             assert store.counts().ok == 3
         with pytest.raises(IndexReadOnlyError, match=r"cannot be written .*check its permissions"):
