@@ -67,3 +67,18 @@ def refusal(*arguments: str | bytes | os.PathLike[str], status: int = 1) -> str:
     assert ran.error.startswith("embedindex: "), ran.error
     assert ran.error.count("\n") == 1, ran.error
     return ran.error
+
+
+ODD_NAMES = (
+    "🥁 kick.wav".encode(),
+    b"two\nlines.wav",
+    b"cr\rname.wav",
+    b"tab\tname.wav",
+    b"\x1b[2J\x1b[31mred.wav",
+    "עברית\u202efdp.wav".encode(),
+    b"\xff\xfe\xfa.wav",
+    b"[red]mark[/red].wav",
+    b'comma, "quote".wav',
+    b" blank .wav",
+    b"-k.wav",
+)
