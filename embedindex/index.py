@@ -167,8 +167,7 @@ def load_view(store: Store) -> IndexView:
         removed = tuple(
             (first, count) for first, count in store.removed_since(trailer.generation) if first < trailer.next_window
         )
-        left = base.ntotal + fresh.ntotal - sum(count for _, count in removed)
-        return IndexView(space, model, store.next_window, max(0, left), (base, fresh), removed)
+        return IndexView(space, model, store.next_window, store.sounding_windows(), (base, fresh), removed)
 
 
 def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:

@@ -239,6 +239,11 @@ class Store:
             raise AssertionError("an aggregate returns a row")
         return Counts(*row)
 
+    def sounding_windows(self) -> int:
+        """Return how many windows are not digital silence, those of missing files too."""
+        row = self._row("SELECT coalesce(sum(n_windows - n_silent), 0) FROM files")
+        return 0 if row is None else int(row[0])
+
     def roots(self) -> list[tuple[int, bytes, int | None]]:
         """Return (id, path, device) of every scanned root."""
         return [(row[0], row[1], row[2]) for row in self._rows("SELECT id, path, device FROM roots ORDER BY id")]

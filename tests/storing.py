@@ -67,10 +67,10 @@ def put(store: StoreWriter, name: bytes, windows: int, seed: int = 0, silent: in
 
 
 def all_vectors(store: Store) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float32]]]:
-    """Return the numbers and vectors of all loud windows, read file by file: the reference for searches."""
+    """Return the numbers, ascending, and vectors of all loud windows, read file by file: the reference for searches."""
     numbers: list[int] = []
     rows = []
-    for record in store.files("status = 'ok'"):
+    for record in sorted(store.files("status = 'ok'"), key=lambda record: record.first_window or 0):
         for offset, vector in enumerate(store.vectors_of(record)):
             if vector.any():
                 numbers.append((record.first_window or 0) + offset)

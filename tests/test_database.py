@@ -327,7 +327,7 @@ def test_folder_without_permission_to_write_can_be_read_but_not_written(index: s
             pytest.skip("permissions do not bind this user")
         with Store(index) as store:
             assert store.counts().ok == 3
-        with pytest.raises(IndexReadOnlyError, match=r"cannot be written .*check its permissions"):
+        with pytest.raises(IndexReadOnlyError, match=r"cannot be written; check the folder.s permissions"):
             StoreWriter(index)
     finally:
         os.chmod(index, mode)
