@@ -77,7 +77,7 @@ ODD_NAMES = (
     b"\x1b[2J\x1b[31mred.wav",
     "עברית\u202efdp.wav".encode(),
     b"\xff\xfe\xfa.wav",
-    b"[red]mark[/red].wav",
+    b"[red]mark[bold].wav",
     b'comma, "quote".wav',
     b" blank .wav",
     b"-k.wav",

@@ -143,7 +143,7 @@ def test_without_a_terminal_it_prints_tab_separated_lines_without_control_charac
         "two\\nlines.wav",
         "tab\\tname.wav",
         "\\x1b[2J\\x1b[31mred.wav",
-        "[red]mark[/red].wav",
+        "[red]mark[bold].wav",
         "\\xff\\xfe\\xfa.wav",
     } <= shown
     assert "\x1b" not in ran.text
@@ -169,7 +169,7 @@ def test_on_a_terminal_it_prints_a_table_with_names_as_they_are(place: Path) -> 
     assert process.returncode == 0
     text = shown.decode()
     assert "score" in text.splitlines()[1]
-    assert "[red]mark[/red].wav" in text
+    assert "[red]mark[bold].wav" in text
     assert "\\x1b[2J\\x1b[31mred.wav" in text
     assert "\x1b[2J" not in text
     assert "🥁 kick.wav" in text
