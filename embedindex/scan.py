@@ -15,7 +15,7 @@ from typing import Any
 
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_gone, may_be_forgotten
-from embedindex.crawl import CrawlTrouble, crawl, file_stat, lies_in, outermost
+from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
 from embedindex.embed import hop_samples
 from embedindex.errors import (
     IndexNotFoundError,
@@ -50,6 +50,9 @@ class ScanOptions:
         niceness: how polite the workers are, 0 to 19.
         max_duration_s: longest file that is accepted.
         stall_s: seconds without a sign of life after which a file is given up.
+        max_load: no further file is begun while the machine's load average is above this; None for no limit.
+        limit: how many new or changed files to look at; None for all.
+        since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
     """
@@ -61,6 +64,9 @@ class ScanOptions:
     niceness: int = 5
     max_duration_s: float = MAX_DURATION_S
     stall_s: float = STALL_S
+    max_load: float | None = None
+    limit: int | None = None
+    since_ns: int | None = None
     prune: bool = False
     durable: bool = False
 
@@ -125,6 +131,7 @@ class _Scan:
         self.store = store
         self.roots = roots
         self.options = options
+        self.request = options.request
         self.report = report
         self.stop = stop
         self.pool = pool
@@ -187,11 +194,14 @@ class _Scan:
     def _model(self) -> IndexModel | None:
         """Return the index's model, None when it has none yet. Loads only what must be."""
         known = self.store.model()
-        request = self.options.request
         if known is None:
             return None
-        if request is not None:
-            identity, hop_s = self._identity(request, known)
+        if self.request is None:
+            self.request = known.request
+        elif self.request.precision == "auto":  # settled by the first scan
+            self.request = replace(self.request, precision=known.request.precision)
+        if self.options.request is not None:
+            identity, hop_s = self._identity(self.request, known)
             if identity != known.identity or hop_s != known.hop_s:
                 raise ModelMismatchError(
                     f"{display_path(self.store.folder)}: this index was made with "
@@ -228,14 +238,14 @@ class _Scan:
                 return
             state = self.store.file_state(found.path)
             if state is None:
-                todo.add(found, None)
+                self._add(todo, found, None)
                 continue
             file_id, size, mtime_ns, status, missing_since, error_kind, device = state
             self.seen.add(file_id)
             stat = found.stat
             retry = status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
             if (size, mtime_ns) != (stat.size, stat.mtime_ns) or retry:
-                todo.add(found, file_id)
+                self._add(todo, found, file_id)
             elif missing_since is not None:
                 self._begin()
                 self.store.touch_file(file_id, stat)
@@ -254,11 +264,19 @@ class _Scan:
                 self.store.renumber_device(root, old, new)
                 self.store.put_root(root, new)
 
+    def _add(self, todo: TodoList, found: Found, known: int | None) -> None:
+        """Put a file on the list, unless the options leave it for another time."""
+        limit, since_ns = self.options.limit, self.options.since_ns
+        if (limit is not None and todo.files >= limit) or (since_ns is not None and found.stat.mtime_ns <= since_ns):
+            self.summary.postponed += 1
+        else:
+            todo.add(found, known)
+
     # -- process -------------------------------------------------------------------------------------------------
 
     def _process(self, todo: TodoList, model: IndexModel | None) -> None:
         """Hash, and where needed embed, every file on the list."""
-        request = self.options.request or (model.request if model is not None else None)
+        request = self.request
         if request is None:
             if self.options.choose is None:
                 raise ModelMismatchError("this index has no model yet; name one with --model")
@@ -286,6 +304,7 @@ class _Scan:
                 summary=self.summary,
                 tell=lambda files, size, path: self._tell("embed", files, todo.files, path, size, todo.bytes),
                 stop=self.stop,
+                max_load=self.options.max_load,
             ).run()
             self.summary.crashes = pool.crashes
 

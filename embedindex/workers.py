@@ -7,6 +7,7 @@ do both. Processes are spawned, never forked: forked children of a process that 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from embedindex.crawl import FileStat
-from embedindex.errors import EmbedindexError, ModelError
+from embedindex.errors import EmbedindexError, ModelError, display_path
 from embedindex.worker import Embedded, Failed, WorkerSetup, work
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
@@ -29,6 +30,7 @@ START_S = 600.0
 TRIES = 2
 START_FAILURES = 3
 GOODBYE_S = 2.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ class WorkerPool:
         self.crashes += 1
         if task is None:
             return
+        log.warning("a worker died of %s (%s)", display_path(path), _how(code))
         if self._tries[task] < TRIES:
             self._again.append((task, path))
         else:

@@ -44,6 +44,7 @@ FOLDERS = ("", "a", "a/b", "c")
 FILES = ("x.wav", "y.wav", "\udcff z.wav")  # the last one is no UTF-8
 SOUNDS = 4  # contents 0…3 are sounds, 4 is text, 5 is nothing at all, 6 is silence
 CONTENTS = 7
+CONTENT_FILES = tempfile.TemporaryDirectory(prefix="embedindex-contents-")
 
 paths = st.builds(lambda folder, file: os.path.join(folder, file), st.sampled_from(FOLDERS), st.sampled_from(FILES))
 contents = st.integers(0, CONTENTS - 1)
@@ -52,7 +53,7 @@ contents = st.integers(0, CONTENTS - 1)
 @lru_cache
 def content_file(content: int) -> Path:
     """Return a file with that content, outside any library."""
-    path = Path(tempfile.gettempdir(), f"embedindex-machine-{os.getpid()}-{content}.wav")
+    path = Path(CONTENT_FILES.name, f"{content}.wav")
     if content < SOUNDS:
         # Two pairs of equal size: a change that only the time of change shows.
         write_wav(path, sine(300.0 * (content + 1), 0.4 + 0.8 * (content % 2), TINY_RATE), TINY_RATE)
@@ -106,6 +107,7 @@ class Library(RuleBasedStateMachine):
     @rule(path=paths, content=contents)
     def write(self, path: str, content: int) -> None:
         self.full(path).parent.mkdir(parents=True, exist_ok=True)
+        self.full(path).unlink(missing_ok=True)  # a hard link to it keeps its content
         shutil.copyfile(content_file(content), self.full(path))
         self.stamp(path)
         self.on_disk[path] = content
