@@ -182,10 +182,11 @@ def main() -> None:
 
 
 def report(entered: list[Contestant], threads: int, windows: int) -> None:
-    """Print a table of windows a second and processor milliseconds a window; ratios to the last contestant."""
+    """Print a table of windows a second and processor milliseconds a window; ratios to the official code, or float32."""
     print(f"\n{threads} thread{'s' if threads > 1 else ''}, {windows} windows, load {os.getloadavg()[0]:.1f}")
     print(f"{'':28s} {'windows/s':>10s} {'median':>8s} {'ratio':>6s} {'CPU ms':>8s} {'ratio':>6s} {'front end':>10s}")
-    base_wall, base_cpu = (min(run[part] for run in entered[-1].runs) for part in (0, 1))
+    base = next((contestant for contestant in entered if "official" in contestant.arguments), entered[0])
+    base_wall, base_cpu = (min(run[part] for run in base.runs) for part in (0, 1))
     for contestant in entered:
         walls, cpus = zip(*contestant.runs, strict=True)
         share = f"{contestant.front_end_s / min(cpus):.0%}" if contestant.front_end_s else ""
