@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def report(entered: list[Contestant], threads: int, windows: int) -> None:
-    """Print a table of windows a second and processor milliseconds a window; ratios to the official code, or float32."""
+    """Print a table of windows a second, processor milliseconds a window, ratios to the official code or float32."""
     print(f"\n{threads} thread{'s' if threads > 1 else ''}, {windows} windows, load {os.getloadavg()[0]:.1f}")
     print(f"{'':28s} {'windows/s':>10s} {'median':>8s} {'ratio':>6s} {'CPU ms':>8s} {'ratio':>6s} {'front end':>10s}")
     base = next((contestant for contestant in entered if "official" in contestant.arguments), entered[0])
