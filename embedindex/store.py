@@ -318,7 +318,8 @@ class Store:
         Raises:
             IndexDamagedError: there are more or fewer of them than there should be.
         """
-        data = self._vector_bytes(record)
+        rows = self._rows("SELECT data FROM vectors WHERE file_id = ? ORDER BY first_window", (record.id,))
+        data = b"".join(row[0] for row in rows)
         dimension = self._dimension()
         if len(data) != record.n_windows * dimension * 2:
             raise IndexDamagedError(
@@ -326,14 +327,17 @@ class Store:
             )
         return np.frombuffer(data, np.float16).reshape(record.n_windows, dimension)
 
-    def _vector_bytes(self, record: FileRecord) -> bytes:
-        rows = self._rows("SELECT data FROM vectors WHERE file_id = ? ORDER BY first_window", (record.id,))
-        return b"".join(row[0] for row in rows)
-
     def has_whole_vectors(self, record: FileRecord) -> bool:
-        """Return whether the stored vectors of an embedded file are those that were written."""
-        data = self._vector_bytes(record)
-        return len(data) == record.n_windows * self._dimension() * 2 and vectors_hash(data) == record.vectors_hash
+        """Return whether the stored vectors of an embedded file are those that were written, each in its place."""
+        width, window = self._dimension() * 2, record.first_window
+        sql = "SELECT first_window, n_windows, data FROM vectors WHERE file_id = ? ORDER BY first_window"
+        rows = self._rows(sql, (record.id,))
+        for first, count, data in rows:
+            if first != window or len(data) != count * width:
+                return False
+            window = first + count
+        whole = window == (record.first_window or 0) + record.n_windows
+        return whole and vectors_hash(b"".join(data for _, _, data in rows)) == record.vectors_hash
 
     def vector_batches(self, from_window: int = 0, rows: int = 256) -> Iterator[tuple[Int64Array, Float16Array]]:
         """Yield (window numbers (n,) int64, vectors (n, dimension) float16) of all windows from a number on, in order.

@@ -145,7 +145,8 @@ def _compare(
         position += len(wanted)
         if len(places):
             kept = inner.reconstruct_batch(places)
-            if np.abs(kept - space.apply(vectors[loud])).max() > MAX_DIFFERENCE:
+            difference = np.abs(kept - space.apply(vectors[loud])).max()
+            if not difference <= MAX_DIFFERENCE:  # also when it is not a number
                 problems.append(
                     Problem(
                         "index", f"vectors between {wanted[0]} and {wanted[-1]} differ from the database's", rebuild
