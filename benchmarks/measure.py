@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -83,18 +84,26 @@ def run_cold(command: Sequence[str], environment: Mapping[str, str] | None = Non
     return Run(wall_s, cpu_s, output, peaks)
 
 
-def note_peaks(pid: int, peaks: dict[int, int]) -> None:
-    """Raise the entries of `peaks` to the peak resident sizes of a process and of all below it."""
+def note_peaks(pid: int, peaks: dict[int, int], parent: bytes = b"") -> None:
+    """Raise the entries of `peaks` to the peak resident sizes of a process and of all below it.
+
+    Args:
+        pid: the process.
+        peaks: bytes by process.
+        parent: its parent's command line; a child that still has it has not started its own program yet, and its memory
+            is its parent's.
+    """
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            kilobytes = next((int(line.split()[1]) for line in file if line.startswith("VmHWM:")), 0)
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            children = [int(child) for child in file.read().split()]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:  # it ended meanwhile
         return
-    peaks[pid] = max(peaks.get(pid, 0), kilobytes * 1024)
+    if command != parent:
+        kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+        peaks[pid] = max(peaks.get(pid, 0), kilobytes * 1024)
     for child in children:
-        note_peaks(child, peaks)
+        note_peaks(child, peaks, command)
 
 
 def repeat(count: int, run: Callable[[], Run]) -> list[Run]:

@@ -39,7 +39,7 @@ def scan(folder: Path, duration_s: int) -> Run:
     library.mkdir()
     write_long(library / "long.flac", duration_s)
     command = embedindex(
-        "scan", str(library), "--index", str(index), "--model", "spectral", "-j", "1", "--strict", "-q"
+        "scan", str(library), "--index", str(index), "--model", "spectral", "-j", "1", "--nice", "0", "--strict", "-q"
     )
     run = run_cold(command, memory=True)
     (library / "long.flac").unlink()

@@ -129,7 +129,7 @@ def main() -> None:
         for workers in options.workers[:1] if options.quick else options.workers:
             index = str(Path(temporary, f"index{workers}"))
             command = embedindex(
-                "scan", str(library), "-I", index, "--model", options.model, "-j", str(workers), "--json"
+                "scan", str(library), "-I", index, "--model", options.model, "-j", str(workers), "--json", "--nice", "0"
             )
             run = run_cold(command, memory=True)
             assert json.loads(run.output)["windows"] > 0
