@@ -199,6 +199,16 @@ def test_other_models_start_a_window_every_hop(tmp_path: Path) -> None:
         assert len(stored["embedding"]) > 1
 
 
+@pytest.mark.parametrize("model", ["openl3", "spectral"])
+@pytest.mark.parametrize("hop", ["0", "-1", "nan"])
+def test_a_hop_that_is_no_positive_number_is_refused(tmp_path: Path, weights: str, model: str, hop: str) -> None:
+    write_sound(tmp_path / "a.wav", 0.2)
+    options = fast(weights) if model == "openl3" else ["--model", model]
+    result = run(tmp_path / "a.wav", *options, "-t", hop)
+    assert isinstance(result.exception, UsageError)
+    assert "positive number of seconds" in str(result.exception)
+
+
 def test_options_of_openl3_are_refused_for_other_models(tmp_path: Path) -> None:
     write_sound(tmp_path / "a.wav")
     result = run(tmp_path / "a.wav", "--model", "spectral", "-i", "linear")
