@@ -45,7 +45,8 @@ class TinyModel:
                 time.sleep(600)
         spectrum = np.abs(np.fft.rfft(windows, axis=1))[:, 1 : 1 + RATE // 2] ** 2
         bands = spectrum.reshape(len(windows), BANDS, -1).mean(axis=2)
-        return np.log1p(bands).astype(np.float32)
+        vectors: Float32Array = np.log1p(bands).astype(np.float32)
+        return vectors
 
 
 def load(request: ModelRequest) -> TinyModel:
