@@ -17,7 +17,7 @@ from embedindex.errors import EmbedindexError
 if TYPE_CHECKING:
     import typer
 
-_COMMANDS = ("scan", "similar", "listing", "maintenance", "embed", "models", "label")
+_COMMANDS = ("scan", "similar", "listing", "maintenance", "embed", "models", "label", "evaluate")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     if debug:
         sys.argv[1:] = [argument for argument in options if argument != "--debug"] + arguments[len(options) :]
     try:
-        _app()()
+        _app()(prog_name="embedindex")
     except EmbedindexError as error:
         if debug:
             raise
