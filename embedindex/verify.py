@@ -144,7 +144,7 @@ def _compare(
             break
         position += len(wanted)
         if len(places):
-            kept = inner.reconstruct_batch(places)
+            kept = inner.reconstruct_batch(places)[:, : vectors.shape[1]]
             difference = np.abs(kept - space.apply(vectors[loud])).max()
             if not difference <= MAX_DIFFERENCE:  # also when it is not a number
                 problems.append(
