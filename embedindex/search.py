@@ -202,8 +202,8 @@ def _best_windows(
     best = np.full(len(numbers), -np.inf, np.float32)
     np.maximum.at(best, where, scores[found])
     first = np.sort(np.argsort(-best, kind="stable")[: COMPARED_FILES + k])
-    owners = np.unique(store.owners_of_windows(numbers[first]))
-    records = [store.file(int(file_id)) for file_id in owners if file_id >= 0]
+    owners = set(store.owners_of_windows(numbers[first]).tolist()) - {-1}
+    records = [store.file(file_id) for file_id in sorted(owners)]
     return [row for record in records for row in _compare(store, view, record, vectors, "window", k)]
 
 

@@ -77,6 +77,16 @@ def test_file_is_its_own_best_match_only_when_asked_for(place: Path) -> None:
     assert path not in [result["path"] for result in command("similar", path, "--json", "-k", "99").json["results"]]
 
 
+@pytest.mark.parametrize("by", ["file", "window"])
+def test_as_many_results_as_there_are_can_be_asked_for(place: Path, by: str) -> None:
+    everything = command("similar", place / "clip.wav", "--by", by, "--json", "-k", str(10**30)).json["results"]
+    if by == "file":
+        assert len(everything) == 5 + len(ODD_NAMES)
+    else:
+        info = command("info", "--json").json
+        assert len(everything) == info["windows"] - info["silent_windows"]
+
+
 def test_several_queries_are_asked_together(place: Path) -> None:
     clips = [str(place / "library" / "tones" / f"{number}.wav") for number in (0, 1)]
     data = command("similar", *clips, "--json", "-k", "99").json
