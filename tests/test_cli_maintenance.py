@@ -137,6 +137,24 @@ def test_unknown_command_and_no_command_are_wrong_usage() -> None:
     assert command().status == 2
 
 
+def test_unexpected_error_is_called_a_defect_in_one_line(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> str:
+        raise RuntimeError("something\x1b\nnobody thought of")
+
+    monkeypatch.setattr("embedindex.locations.index_folder", broken)
+    message = refusal("info")
+    assert "unexpected RuntimeError: something\\x1b\\nnobody thought of" in message
+    assert "(this is a defect; `--debug` shows where)" in message
+    with pytest.raises(RuntimeError):
+        command("info", "--debug")
+
+
+def test_debug_after_two_dashes_is_a_name(index: str, library: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    assert "--debug: there is no such file" in refusal("similar", "-I", index, "--", "--debug")
+
+
 def test_version_is_printed() -> None:
     from embedindex import __version__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -192,6 +193,32 @@ def test_second_interrupt_stops_at_once(index: str, library: Path) -> None:
     assert process.returncode == 130
     assert b"Traceback" not in error
     assert names(index) == {"a.wav"}
+
+
+def test_terminal_shows_progress_and_stdout_stays_clean(index: str, library: Path) -> None:
+    for place in range(60):
+        make_sound(library / f"[red]{place}.wav", 200 + 30 * place, 3.0)
+    master, slave = pty.openpty()
+    arguments = [sys.executable, "-m", "embedindex", "scan", str(library), "--model", "tiny", "-j", "1", "--json"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=slave, env=environment) as process:
+        os.close(slave)
+        shown = bytearray()
+        while True:
+            try:
+                block = os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            if not block:
+                break
+            shown += block
+        assert process.stdout is not None
+        data = json.loads(process.stdout.read())
+    os.close(master)
+    assert (process.returncode, data["added"]) == (0, 60)
+    assert b"Listening" in shown
+    assert b" of 60 files" in shown
+    assert b"Traceback" not in shown
 
 
 def test_model_of_its_own_is_chosen_and_said_when_none_is_named(index: str, library: Path, tmp_path: Path) -> None:

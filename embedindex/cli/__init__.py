@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from embedindex.cli.console import OutputClosed, say
-from embedindex.errors import EmbedindexError
+from embedindex.errors import EmbedindexError, display_path
 
 if TYPE_CHECKING:
     import typer
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
-    say(f"embedindex: {text}")
+    say(f"embedindex: {display_path(text)}")  # one line, whatever name or value it quotes
 
 
 def _app() -> typer.Typer:
