@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from embedindex.errors import (
     IndexTooNewError,
     StoreError,
 )
+from embedindex.lock import take_lock
 from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from embedindex.store import Store
 from embedindex.verify import verify
@@ -266,6 +270,7 @@ def test_errors_of_others_pass(index: str) -> None:
 
 READ = """
 import sys
+import threading
 from embedindex.errors import EmbedindexError
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
@@ -331,3 +336,81 @@ def test_folder_without_permission_to_write_can_be_read_but_not_written(index: s
             StoreWriter(index)
     finally:
         os.chmod(index, mode)
+
+
+# -- the lock --------------------------------------------------------------------------------------------------
+
+
+def test_lock_is_waited_for_as_long_as_asked(index: str) -> None:
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        lock = take_lock(index, 0.0)
+        held.set()
+        enough.wait(10)
+        time.sleep(0.2)
+        lock.release()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    with pytest.raises(IndexBusyError, match="another embedindex is writing to this index; wait for it to finish"):
+        take_lock(index, 0.1)
+    enough.set()
+    take_lock(index, 10.0).release()
+    holder.join()
+
+
+def test_lock_in_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="File name too long"):
+        take_lock(str(tmp_path / ("x" * 300)), 0.0)
+
+
+NO_ROOM = """
+import subprocess, sys
+from embedindex.errors import EmbedindexError
+from embedindex.writer import StoreWriter
+if subprocess.run(["mount", "-t", "tmpfs", "-o", sys.argv[2], "tmpfs", sys.argv[1]], capture_output=True).returncode:
+    sys.exit(99)
+for folder in (sys.argv[1], sys.argv[1] + "/deeper"):
+    try:
+        StoreWriter(folder)
+    except EmbedindexError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("size=1m,nr_inodes=1", "DiskFullError .*no space left on the disk; free some and run again"),
+        ("size=1m,ro", "IndexReadOnlyError .*the disk is read-only; choose another folder with --index"),
+    ],
+)
+def test_lock_on_a_disk_without_room_is_said(tmp_path: Path, options: str, wanted: str) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare(1) to mount a disk")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", NO_ROOM, str(tmp_path), options],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode == 99 or done.stderr.startswith("unshare"):
+        pytest.skip("this system does not let a test mount a disk")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done
+    for line in lines:
+        assert re.match(wanted, line), line
+
+
+def test_lock_in_a_folder_without_permission_is_said(tmp_path: Path) -> None:
+    mode = os.stat(tmp_path).st_mode
+    os.chmod(tmp_path, 0o500)
+    try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("permissions do not bind this user")
+        for folder in (tmp_path, tmp_path / "deeper"):
+            with pytest.raises(IndexReadOnlyError, match=r"cannot be written \(Permission denied\); check its permiss"):
+                take_lock(str(folder), 0.0)
+    finally:
+        os.chmod(tmp_path, mode)
