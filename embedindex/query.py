@@ -19,7 +19,7 @@ from embedindex.audio import AudioReader
 from embedindex.crawl import FileStat, absolute_path, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import EmbeddingError, ModelMismatchError, PathNotFoundError, QueryError, display_path
-from embedindex.models import Model, load_model
+from embedindex.models import Model, load_model, same_space
 from embedindex.opening import unreadable
 from embedindex.records import FileRecord, IndexModel
 from embedindex.store import Store
@@ -81,7 +81,7 @@ class QueryMaker:
             from dataclasses import replace
 
             loaded = self._load(replace(self._model.request, threads=self._threads))
-            if loaded.identity != self._model.identity:
+            if not same_space(loaded.identity, self._model.identity):
                 raise ModelMismatchError(
                     f"{display_path(self._store.folder)}: this index was made with "
                     f"{describe_model(self._model.identity, self._model.hop_s)}, but the model here is now "

@@ -25,7 +25,7 @@ from embedindex.errors import (
     display_path,
 )
 from embedindex.index import refresh_index
-from embedindex.models import ModelIdentity, ModelRequest, load_model
+from embedindex.models import ModelIdentity, ModelRequest, load_model, same_space
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
 from embedindex.records import IndexModel
@@ -202,12 +202,7 @@ class _Scan:
             self.request = replace(self.request, precision=known.request.precision)
         if self.options.request is not None:
             identity, hop_s = self._identity(self.request, known)
-            if identity != known.identity or hop_s != known.hop_s:
-                raise ModelMismatchError(
-                    f"{display_path(self.store.folder)}: this index was made with "
-                    f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
-                    "leave out --model and --hop to go on with it, or start another index with --index DIR"
-                )
+            self._require_same(identity, hop_s, known)
         elif self.options.hop_s is not None:
             hop_s = hop_samples(self.options.hop_s, known.identity.sample_rate) / known.identity.sample_rate
             if hop_s != known.hop_s:
@@ -217,12 +212,20 @@ class _Scan:
                 )
         return known
 
+    def _require_same(self, identity: ModelIdentity, hop_s: float, known: IndexModel) -> None:
+        if hop_s != known.hop_s or not same_space(identity, known.identity):
+            raise ModelMismatchError(
+                f"{display_path(self.store.folder)}: this index was made with "
+                f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
+                "leave out --model and --hop to go on with it, or start another index with --index DIR"
+            )
+
     def _identity(self, request: ModelRequest, known: IndexModel | None) -> tuple[ModelIdentity, float]:
         model = load_model(request)
         identity = model.identity
         wanted = self.options.hop_s
         if wanted is None:
-            wanted = known.hop_s if known is not None and known.identity == identity else model.default_hop_s
+            wanted = known.hop_s if known is not None and same_space(identity, known.identity) else model.default_hop_s
         return identity, hop_samples(wanted, identity.sample_rate) / identity.sample_rate
 
     # -- compare -------------------------------------------------------------------------------------------------
@@ -281,10 +284,13 @@ class _Scan:
             if self.options.choose is None:
                 raise ModelMismatchError("this index has no model yet; name one with --model")
             request = self.options.choose()
+        # Loaded here before the workers load it: what is done once, at first use, is then done for them.
+        identity, hop_s = self._identity(request, model)
         if model is None:
-            identity, hop_s = self._identity(request, None)
             request = _settled(request, identity)
             model = self.store.use_model(identity, request, hop_s)
+        else:
+            self._require_same(identity, hop_s, model)
         self._begin()
         for root in self.roots:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))
@@ -293,8 +299,9 @@ class _Scan:
             if pool is None:
                 setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
                 workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
-                fingerprint = model.identity.fingerprint
-                pool = stack.enter_context(WorkerPool(setup, workers, fingerprint, stall_s=self.options.stall_s))
+                pool = stack.enter_context(
+                    WorkerPool(setup, workers, identity.fingerprint, stall_s=self.options.stall_s)
+                )
             Processing(
                 self.store,
                 pool,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from embedindex.errors import ModelMismatchError
 from embedindex.estimate import estimate
 from embedindex.models import ModelRequest, load_model
 from embedindex.progress import ScanProgress
@@ -117,3 +118,25 @@ def test_estimate_is_near_what_the_scan_then_finds(index: str, library: Path) ->
     assert guess.windows == pytest.approx(summary.windows, rel=0.1)
     assert guess.time_s > 0
     assert estimate(index, [os.fsencode(library)], model, 0.5, 2).todo == 0
+
+
+def test_precision_is_settled_by_the_first_scan(index: str, library: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    with Store(index) as store:
+        model = store.model()
+    assert model is not None
+    assert model.request.precision == "fp32"  # and not "auto", which may mean something else one day
+
+
+def test_other_precision_goes_in_only_where_it_was_measured_to_agree(index: str, library: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    make_sound(library / "b.wav", 700)
+    with pytest.raises(ModelMismatchError, match=r"precision=fp32.*not with.*precision=int8"):
+        run_scan(index, library, request=ModelRequest("tiny", (("agrees", "no"),), precision="int8"))
+    assert run_scan(index, library, request=ModelRequest("tiny", precision="int8")).added == 1
+    with Store(index) as store:
+        model = store.model()
+    assert model is not None
+    assert model.request.precision == "fp32"
