@@ -95,11 +95,15 @@ class IndexView:
         return scores, windows
 
 
-def _new_faiss(dimension: int) -> faiss.Index:
+def _new_faiss(dimension: int, expected: int = 0) -> faiss.Index:
+    """Return an empty index with room for the `expected` number of vectors: growing would copy them again and again."""
     import faiss
 
     width = -(-dimension // FAISS_WIDTH) * FAISS_WIDTH
     flat = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    codes: Any = flat.codes
+    codes.resize(expected * flat.code_size)
+    codes.resize(0)  # the room stays
     return faiss.IndexIDMap(flat)
 
 
@@ -135,7 +139,7 @@ def _build(store: Store, identity: ModelIdentity, space: Space | None = None) ->
     """Return an index of all vectors of the database, in `space` or in one learnt from them."""
     if space is None:
         space = learn_space(identity, _rows(store))
-    index = _new_faiss(identity.dimension)
+    index = _new_faiss(identity.dimension, store.counts().windows)
     _add(index, space, store.vector_batches())
     return index, space
 

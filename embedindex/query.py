@@ -26,6 +26,7 @@ from embedindex.store import Store
 from embedindex.windows import count_windows, dense_hop
 from embedindex.writer import describe_model
 
+# So many starting points to the hop of long sounds; the windows of short queries lie closer, and need fewer.
 PHASES = 4
 # Longer queries are embedded from one starting point: they have windows enough that some fall well.
 PHASED_UP_TO_S = 30.0
@@ -144,11 +145,11 @@ class QueryMaker:
             return (embed_file(path, model, self._model.hop_s, content_hash=b"").vectors,)
         samples, peak = held
         window = model.identity.window_samples
-        hop = dense_hop(len(samples), window, hop_samples(self._model.hop_s, model.identity.sample_rate))
+        usual = hop_samples(self._model.hop_s, model.identity.sample_rate)
+        hop = dense_hop(len(samples), window, usual)
         vectors = []
-        for phase in range(PHASES):
-            start = phase * hop // PHASES
-            if phase and count_windows(len(samples) - start, window, hop) == 0:
+        for start in range(0, hop, max(1, usual // PHASES)):
+            if start and count_windows(len(samples) - start, window, hop) == 0:
                 break
             part, _ = embed_blocks([samples[start:]], peak, model, hop)
             if not np.isfinite(part).all():

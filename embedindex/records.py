@@ -102,7 +102,7 @@ class Label:
     confidence: float
 
 
-def vectors_hash(data: bytes) -> bytes:
+def vectors_hash(data: bytes | memoryview) -> bytes:
     """Return the 8-byte xxh3 of the bytes of a file's stored vectors, by which damaged ones are found."""
     import xxhash
 

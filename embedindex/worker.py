@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, embed_file, hash_content
@@ -126,7 +128,26 @@ def work(connection: Connection, setup: WorkerSetup, parent: int) -> None:
         connection.send(("ready", model.identity.fingerprint))
         while True:
             (path,) = connection.recv()
-            connection.send(_one_file(path, connection, setup, model))
+            send_message(connection, _one_file(path, connection, setup, model))
+
+
+def send_message(connection: Connection, message: tuple[object, ...]) -> None:
+    """Send a message whose arrays go as they lie in memory: `Connection.send` would copy them twice."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    connection.send(("large", data, len(buffers)))
+    for buffer in buffers:
+        connection.send_bytes(buffer.raw())
+
+
+def receive_message(connection: Connection) -> tuple[Any, ...]:
+    """Return the next message, whether it came from `send_message` or from `Connection.send`."""
+    message: tuple[Any, ...] = connection.recv()
+    if message[0] != "large":
+        return message
+    _, data, count = message
+    whole: tuple[Any, ...] = pickle.loads(data, buffers=[connection.recv_bytes() for _ in range(count)])  # noqa: S301
+    return whole
 
 
 def _one_file(path: bytes, connection: Connection, setup: WorkerSetup, model: Model) -> tuple[object, ...]:

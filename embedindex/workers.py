@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
-from embedindex.worker import Embedded, Failed, WorkerSetup, work
+from embedindex.worker import Embedded, Failed, WorkerSetup, receive_message, work
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
@@ -183,7 +183,7 @@ class WorkerPool:
 
     def _hear(self, worker: _Worker) -> Iterator[Event]:
         try:
-            message = worker.connection.recv()
+            message = receive_message(worker.connection)
         except (EOFError, OSError):
             yield from self._died(worker)
             return

@@ -200,7 +200,7 @@ class StoreWriter(Store):
         n_windows, width = content.vectors.shape
         if content.vectors.dtype != np.float16 or width != self._dimension() or n_windows < 1:
             raise ValueError(f"{content.vectors.dtype} vectors of shape {content.vectors.shape} do not fit this index")
-        data = np.ascontiguousarray(content.vectors).tobytes()
+        data = np.ascontiguousarray(content.vectors).data.cast("B")  # no copy: it may be long
         with self.transaction():
             file_id = self._drop_windows_of(path)
             self._next_generation()
