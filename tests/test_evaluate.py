@@ -17,15 +17,21 @@ from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.voting import cross_fitted, gather_evidence, plain_vote
 from embedindex.writer import StoreWriter
+from tests.commands import Cli, command_line
 from tests.indexing import run_scan, write_samples
 from tests.sounds import noise, sine
-from tests.test_labels import Cli, cli  # noqa: F401 - a fixture
 
 KITS, HITS = 4, 3
 
 
 def unit(rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture
+def cli(index: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command line on the index."""
+    return command_line(index, monkeypatch)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def drums(library: Path, index: str) -> str:
     return index
 
 
-def test_json_is_what_programs_rely_on(drums: str, cli: Cli) -> None:  # noqa: F811
+def test_json_is_what_programs_rely_on(drums: str, cli: Cli) -> None:
     told = json.loads(cli("evaluate", "--key", "drum", "-k", "3", "--folds", "3", "--controls", "--json"))
     assert (told["key"], told["k"], told["model"], told["files"]) == ("drum", 3, "tiny", KITS * HITS * 3)
     for protocol in ("leave_one_out", "leave_one_group_out", "k_fold"):
@@ -84,7 +90,7 @@ def test_label_that_kits_share_by_chance_is_seen_through_without_the_own_kit(dru
     assert method.leave_one_out.groups == KITS * HITS * 3
 
 
-def test_grouped_figure_is_null_where_no_label_occurs_in_two_groups(drums: str, cli: Cli) -> None:  # noqa: F811
+def test_grouped_figure_is_null_where_no_label_occurs_in_two_groups(drums: str, cli: Cli) -> None:
     told = json.loads(cli("evaluate", "--key", "kit", "--json"))
     assert told["leave_one_group_out"] is None
     assert told["leave_one_out"]["files"] == KITS * HITS * 3
@@ -112,7 +118,7 @@ def test_indexes_are_compared_on_the_files_they_share(drums: str, library: Path,
     assert alone is None  # labels come from the first index alone
 
 
-def test_question_without_answer_is_refused(drums: str, cli: Cli) -> None:  # noqa: F811
+def test_question_without_answer_is_refused(drums: str, cli: Cli) -> None:
     assert "label import" in cli("evaluate", "--key", "mood", status=1)
     assert "choose folder" in cli("evaluate", "--key", "drum", "--group", "planet", status=2)
     with StoreWriter(drums) as store:
@@ -131,13 +137,13 @@ def test_prediction_counts_for_nothing(drums: str) -> None:
     assert "spoon" not in labelled.classes
 
 
-def test_csv_names_every_judged_file(drums: str, cli: Cli) -> None:  # noqa: F811
+def test_csv_names_every_judged_file(drums: str, cli: Cli) -> None:
     lines = cli("evaluate", "--key", "drum", "--csv").splitlines()
     assert lines[0] == "path,label,predicted,confidence"
     assert len(lines) == 1 + KITS * HITS * 3
 
 
-def test_pictures_are_written_or_matplotlib_is_asked_for(drums: str, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+def test_pictures_are_written_or_matplotlib_is_asked_for(drums: str, cli: Cli, tmp_path: Path) -> None:
     try:
         import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError:

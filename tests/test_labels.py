@@ -6,24 +6,19 @@ import csv
 import io
 import json
 import os
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 
-from embedindex.cli import main
 from embedindex.label_store import FileLabel, add_import, given_labels, label_imports, put_predictions, undo_import
 from embedindex.labels import genres_of_tag, same
 from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
+from tests.commands import Cli, command_line
 from tests.indexing import make_sound, one, run_scan
 from tests.sounds import sine
-
-Cli = Callable[..., str]
 
 
 @pytest.fixture
@@ -37,19 +32,8 @@ def sounds(library: Path, index: str) -> Path:
 
 @pytest.fixture
 def cli(index: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command line in this process; return stdout, or the complaint when it ends with another status than 0."""
-    monkeypatch.setenv("EMBEDINDEX_INDEX", index)
-
-    def run(*arguments: str | Path, status: int = 0) -> str:
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-        monkeypatch.setattr(sys, "argv", ["embedindex", *(str(argument) for argument in arguments)])
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-        said = [bytes(stream.buffer.getvalue()).decode() for stream in (out, err)]
-        assert int(ended.value.code or 0) == status, said
-        return said[1] if status else said[0]
-
-    return run
+    """Run a command line on the index."""
+    return command_line(index, monkeypatch)
 
 
 def labels(index: str) -> set[tuple[str, str, str, str]]:
@@ -195,17 +179,11 @@ def test_export_can_be_imported_on_another_machine(index: str, sounds: Path, cli
             assert {record.id: store.labels_of([record.id]) for record in store.files()} == before
 
 
-def test_undecodable_names_survive_export_and_import(
-    index: str, library: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undecodable_names_survive_export_and_import(index: str, library: Path, cli: Cli, tmp_path: Path) -> None:
     make_sound(os.fsencode(library) + b"/caf\xe9.wav")
     run_scan(index, library)
     cli("label", "import", "--pattern", "caf", "--key", "k", "--value", "v")
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    monkeypatch.setattr(sys, "argv", ["embedindex", "label", "export"])
-    with redirect_stdout(out), pytest.raises(SystemExit):
-        main()
-    (tmp_path / "labels.csv").write_bytes(out.buffer.getvalue())
+    (tmp_path / "labels.csv").write_bytes(os.fsencode(cli("label", "export")))
     cli("label", "undo")
     assert json.loads(cli("label", "import", tmp_path / "labels.csv", "--json"))["added"] == 1
 
