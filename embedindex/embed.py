@@ -171,9 +171,7 @@ def embed_file(
     )
 
 
-def _stored(
-    path: str | bytes, batches: Iterable[tuple[Float32Array, int]], model: Model
-) -> tuple[Float16Array, int]:
+def _stored(path: str | bytes, batches: Iterable[tuple[Float32Array, int]], model: Model) -> tuple[Float16Array, int]:
     """Return a sound's vectors as the store keeps them, and how many rows are silence.
 
     Kept as bytes while they grow: a sound of ten hours has vectors enough for every further copy to show.
