@@ -73,9 +73,7 @@ def main() -> None:
             if rank != 1:
                 first = hits[0].file.text_path if hits else "nothing"
                 print(f"rank {rank or 'over 50'}: {record.text_path} ({record.duration:.1f} s); first is {first}")
-    print(
-        f"{found} of {len(drawn)} copies found their original first (MP3 {options.bit_rate} kbit/s, {options.cut} s cut)"
-    )
+    print(f"{found} of {len(drawn)} copies found their original first ({options.bit_rate} kbit/s, {options.cut} s cut)")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import read_audio
-from embedindex.embed import embed_blocks, embed_file
+from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import AudioError
 from embedindex.models import Model, ModelIdentity, load_model, parse_request
 from embedindex.space import Space, learn_space
+from embedindex.windows import dense_hop
 
 SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".mp3", ".opus", ".m4a")
 PRECISION_AT = 10
@@ -169,6 +170,7 @@ def recall_of_altered(
     less than 0.1 s after it are not asked.
     """
     rate = model.identity.sample_rate
+    hop = hop_samples(hop_s, rate)
     starts = np.cumsum([0] + [len(sound.vectors) for sound in sounds])[:-1]
     stored = np.concatenate([space.apply(sound.vectors) for sound in sounds])
     found = asked = 0
@@ -178,7 +180,7 @@ def recall_of_altered(
         peak = float(np.abs(samples).max(initial=0.0))
         if len(samples) < 0.1 * rate or peak < 1e-4:
             continue
-        vectors, _ = embed_blocks([samples], peak, model, hop_s)
+        vectors, _ = embed_blocks([samples], peak, model, dense_hop(len(samples), model.identity.window_samples, hop))
         best = np.maximum.reduceat(space.apply(vectors.astype(np.float16)) @ stored.T, starts, axis=1).mean(axis=0)
         found += bool(best[number] >= best.max() - 1e-6)
         asked += 1

@@ -96,9 +96,16 @@ def is_hidden(name: bytes) -> bool:
     return name.startswith(b".")
 
 
+def absolute_path(path: bytes) -> bytes:
+    """Return a path as the index has it: absolute and normalised, links not resolved."""
+    absolute = os.path.abspath(path)
+    # POSIX lets a leading "//" mean something else; no system we know makes use of that.
+    return absolute[1:] if SEPARATOR == b"/" and absolute.startswith(b"//") else absolute
+
+
 def outermost(paths: list[bytes]) -> list[bytes]:
     """Return absolute, normalised paths without those that lie inside another, in the order given."""
-    absolute = list(dict.fromkeys(os.path.abspath(path) for path in paths))
+    absolute = list(dict.fromkeys(absolute_path(path) for path in paths))
     return [path for path in absolute if not any(other != path and lies_in(path, other) for other in absolute)]
 
 
@@ -113,9 +120,9 @@ def crawl(roots: list[bytes], trouble: CrawlTrouble) -> Iterator[Found]:
     What cannot be seen is added to `trouble`; nothing is raised for it. Memory holds one folder's names and one number
     per folder. Links are looked at when everything else was seen, so that no file comes twice by way of a link.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int]] = set()  # folders by device and inode; single files too
     links: list[bytes] = []
-    for root in roots:
+    for root in sorted(roots, key=os.path.isfile):  # folders first, here too
         try:
             result = os.stat(root)
         except OSError as error:
@@ -124,13 +131,21 @@ def crawl(roots: list[bytes], trouble: CrawlTrouble) -> Iterator[Found]:
         if stat_module.S_ISDIR(result.st_mode):
             yield from _folder(root, result, seen, links, trouble)
         elif stat_module.S_ISREG(result.st_mode):
-            yield Found(root, stat_of(result), 0)
+            if not _was_met(root, result, seen):
+                seen.add((result.st_dev, result.st_ino))
+                yield Found(root, stat_of(result), 0)
         else:
             trouble.files.append((root, "is not a regular file"))
-    while links:
+    to_files: list[bytes] = []
+    while links:  # folders first: a link to a file in one of them is then no news
         batch, links = sorted(links), []
         for link in batch:
-            yield from _link(link, seen, links, trouble)
+            if os.path.isdir(link):
+                yield from _linked_folder(link, seen, links, trouble)
+            else:
+                to_files.append(link)
+    for link in sorted(to_files):
+        yield from _linked_file(link, seen, trouble)
 
 
 def _folder(
@@ -158,6 +173,8 @@ def _folder(
                     links.append(entry.path)
                 elif entry.is_dir(follow_symlinks=False):
                     below = entry.stat(follow_symlinks=False)
+                    if not below.st_ino:  # Windows does not say it in listings
+                        below = os.lstat(entry.path)
                     inside.append((entry.path, (below.st_dev, below.st_ino)))
                 elif is_audio_name(entry.name) and entry.is_file(follow_symlinks=False):
                     yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
@@ -167,19 +184,41 @@ def _folder(
         stack.extend(reversed(inside))
 
 
-def _link(link: bytes, seen: set[tuple[int, int]], links: list[bytes], trouble: CrawlTrouble) -> Iterator[Found]:
-    """Yield what a link leads to, unless it was met on its own."""
+def _linked_folder(
+    link: bytes, seen: set[tuple[int, int]], links: list[bytes], trouble: CrawlTrouble
+) -> Iterator[Found]:
+    """Yield what a link to a folder leads to, unless that was met on its own."""
     try:
         result = os.stat(link)
-        if stat_module.S_ISDIR(result.st_mode):
-            yield from _folder(link, result, seen, links, trouble)
-        elif stat_module.S_ISREG(result.st_mode) and is_audio_name(os.path.basename(link)):
-            target = os.path.realpath(link)
-            home = os.stat(os.path.dirname(target))
-            met = (home.st_dev, home.st_ino) in seen and is_audio_name(target)
-            if not met or is_hidden(os.path.basename(target)):
-                yield Found(link, stat_of(result), 0)
     except OSError as error:
-        if is_audio_name(os.path.basename(link)):
-            reason = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else error.strerror
-            trouble.files.append((link, reason or str(error)))
+        trouble.folders.append((link, error.strerror or str(error)))
+        return
+    yield from _folder(link, result, seen, links, trouble)
+
+
+def _linked_file(link: bytes, seen: set[tuple[int, int]], trouble: CrawlTrouble) -> Iterator[Found]:
+    """Yield what a link to a file leads to, unless that was met on its own or through another link."""
+    if not is_audio_name(os.path.basename(link)):
+        return
+    try:
+        result = os.stat(link)
+        if stat_module.S_ISREG(result.st_mode) and not _was_met(link, result, seen):
+            seen.add((result.st_dev, result.st_ino))
+            yield Found(link, stat_of(result), 0)
+    except OSError as error:
+        reason = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else error.strerror
+        trouble.files.append((link, reason or str(error)))
+
+
+def _was_met(path: bytes, result: os.stat_result, seen: set[tuple[int, int]]) -> bool:
+    """Return whether the file that `path` leads to came before: by itself, or in a folder that was listed.
+
+    Raises:
+        OSError: the file system refused to say.
+    """
+    if (result.st_dev, result.st_ino) in seen:
+        return True
+    target = os.path.realpath(path)
+    name = os.path.basename(target)
+    home = os.stat(os.path.dirname(target))
+    return (home.st_dev, home.st_ino) in seen and is_audio_name(name) and not is_hidden(name)

@@ -56,8 +56,16 @@ def sqlite_errors(folder: str) -> Iterator[None]:
             ) from error
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
             raise IndexDamagedError(
-                f"{where}: the database is damaged ({text}); `embedindex verify` says what is lost"
+                f"{where}: the database is damaged ({text}); put a backup of the folder in its place, or scan into "
+                "another with --index DIR"
             ) from error
+        if name.startswith("SQLITE_IOERR") or "disk I/O error" in text:
+            raise StoreError(
+                f"{where}: the disk cannot be read or written there ({text}); what was done so far is kept. Check that "
+                "it has space and is well, then run again"
+            ) from error
+        if name.startswith("SQLITE_CANTOPEN") or "unable to open" in text:
+            raise StoreError(f"{where}: cannot be opened; check the permissions of the folder and its files") from error
         raise StoreError(f"{where}: {text}") from error
 
 
@@ -75,7 +83,10 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> int:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if application != APPLICATION_ID:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        # The list of migrations comes first, in a transaction of its own: a crash may have left it alone in there.
+        tables = connection.execute(
+            "SELECT count(*) FROM sqlite_master WHERE tbl_name <> '_sqlite_migrations'"
+        ).fetchone()[0]
         if tables:
             raise StoreError(f"{display_path(path)}: this database is not an embedindex index; choose another folder")
     if version > SCHEMA_VERSION:
@@ -84,6 +95,30 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> int:
             f"{SCHEMA_VERSION}); nothing was changed. Update embedindex, or choose another --index"
         )
     return version
+
+
+def _connect(path: str, mode: str) -> tuple[sqlite3.Connection, int]:
+    """Return a connection that does not write, and the schema version it found."""
+    connection = sqlite3.connect(_uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection)
+        return connection, _check_kind(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _refuse_unmerged_log(path: str) -> None:
+    """Raise when changes wait in the write-ahead log, which an immutable database is read without."""
+    try:
+        waiting = os.path.getsize(path + "-wal")
+    except OSError:
+        return
+    if waiting:
+        raise IndexReadOnlyError(
+            f"{display_path(path)}: the last scan ended early and the folder cannot be written, so that its changes "
+            "cannot be read; run `embedindex info` once where the folder can be written"
+        )
 
 
 def open_reader(folder: str) -> sqlite3.Connection:
@@ -101,18 +136,16 @@ def open_reader(folder: str) -> sqlite3.Connection:
         )
     with sqlite_errors(folder):
         try:
-            connection = sqlite3.connect(_uri(path, "mode=ro"), uri=True, isolation_level=None, check_same_thread=False)
-            _prepare(connection)
-            version = _check_kind(connection, path)
-        except sqlite3.OperationalError:
+            connection, version = _connect(path, "mode=ro")
+        except sqlite3.OperationalError as error:
             # A write-ahead log needs a shared-memory file beside it, which a read-only medium cannot have.
-            if os.access(folder, os.W_OK):
+            if "is locked" in str(error) or os.access(folder, os.W_OK):
                 raise
-            connection = sqlite3.connect(_uri(path, "immutable=1"), uri=True, isolation_level=None)
-            _prepare(connection)
-            version = _check_kind(connection, path)
+            _refuse_unmerged_log(path)
+            connection, version = _connect(path, "immutable=1")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
     if version < SCHEMA_VERSION:
+        connection.close()
         raise IndexNotFoundError(
             f"{display_path(folder)}: the index was not finished or is older; run `embedindex scan FOLDER` once"
         )

@@ -23,6 +23,7 @@ POWER_FLOOR = 1e-10  # librosa's `amin` of power_to_db, and of flatness
 DYNAMIC_RANGE_DB = 80.0  # librosa's `top_db`
 ZERO_CROSSING_FLOOR = 1e-10  # librosa's `threshold` of zero_crossings: samples this near to 0 count as 0
 TINY = float(np.finfo(np.float32).tiny)
+ROLLOFF_BLOCK = 32  # bins summed at once
 
 
 def frame(sounds: Float32Array, length: int = N_FFT, hop: int = HOP, centred: bool = True) -> Float32Array:
@@ -146,8 +147,15 @@ def bandwidth_hz(magnitudes: Float32Array, sample_rate: int, centroids: Float32A
 
 def rolloff_hz(magnitudes: Float32Array, sample_rate: int, share: float = 0.85) -> Float32Array:
     """Return the lowest bin's frequency (…, frames) in Hz below and at which `share` of the magnitudes lies."""
-    total = np.cumsum(magnitudes, axis=-1)
-    index = np.argmax(total >= np.float32(share) * total[..., -1:], axis=-1)
+    bins = magnitudes.shape[-1]
+    # Summed by blocks first, then bin by bin inside one block only: a running sum cannot use vector instructions.
+    upto = np.cumsum(np.add.reduceat(magnitudes, np.arange(0, bins, ROLLOFF_BLOCK), axis=-1), axis=-1)
+    wanted = np.float32(share) * upto[..., -1:]
+    block = np.argmax(upto >= wanted, axis=-1)[..., None]
+    before = np.where(block > 0, np.take_along_axis(upto, np.maximum(block - 1, 0), -1), np.float32(0.0))
+    inside = np.minimum(block * ROLLOFF_BLOCK + np.arange(ROLLOFF_BLOCK), bins - 1)
+    missing = before + np.cumsum(np.take_along_axis(magnitudes, inside, -1), axis=-1) < wanted
+    index = np.take_along_axis(inside, np.minimum(missing.sum(axis=-1, keepdims=True), ROLLOFF_BLOCK - 1), -1)[..., 0]
     limit: Float32Array = bin_frequencies(sample_rate, _n_fft(magnitudes)).astype(np.float32)[index]
     return limit
 
@@ -186,7 +194,8 @@ def contrast_db(
         size = max(int(np.rint(quantile * (last - first))), 1)
         if band < n_bands:
             last -= 1  # … and takes the upper bin away again after counting it
-        ordered = np.partition(magnitudes[..., first:last], sorted({size - 1, last - first - size}), axis=-1)
+        # Sorting all: numpy does it with vector instructions, ten times as fast as a partition at two places.
+        ordered = np.sort(magnitudes[..., first:last], axis=-1)
         valleys.append(ordered[..., :size].mean(axis=-1))
         peaks.append(ordered[..., -size:].mean(axis=-1))
     return power_to_db(np.stack(peaks, axis=-1)) - power_to_db(np.stack(valleys, axis=-1))

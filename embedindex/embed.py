@@ -7,7 +7,7 @@ model is not asked. Lengths are seconds where the name ends in ``_s``. Memory do
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,10 +84,10 @@ def hash_content(path: str | bytes, alive: Callable[[], None] = nothing) -> byte
     return digest.digest()
 
 
-def embed_blocks(
+def embed_batches(
     blocks: Iterable[Float32Array], peak: float, model: Model, hop: int, alive: Callable[[], None] = nothing
-) -> tuple[Float32Array, int]:
-    """Return the vectors of a mono sound at the model's rate, and how many of them are silence.
+) -> Iterator[tuple[Float32Array, int]]:
+    """Yield the vectors of a mono sound at the model's rate, some windows at a time, and how many are silence.
 
     Args:
         blocks: consecutive 1-D blocks of samples.
@@ -96,26 +96,30 @@ def embed_blocks(
         hop: samples between the starts of two windows.
         alive: called after each batch.
 
-    Returns:
-        ((n_windows, dimension) float32, number of all-zero rows).
+    Yields:
+        ((n, dimension) float32, number of all-zero rows for silence).
     """
     identity = model.identity
     gain = 1.0 / peak if identity.level == "peak" and peak >= SILENCE else 1.0
     floor = SILENCE * gain
     scaled = (np.multiply(block, np.float32(gain)) for block in blocks) if gain != 1.0 else blocks
-    parts: list[Float32Array] = []
-    silent = 0
     for windows in cut_windows(scaled, identity.window_samples, hop, identity.filling, BATCH_WINDOWS):
         loud = np.maximum(windows.max(axis=1), -windows.min(axis=1)) >= floor
         vectors = np.zeros((len(windows), identity.dimension), np.float32)
         if loud.any():
             vectors[loud] = model.embed(windows if loud.all() else windows[loud])
-        silent += int(len(loud) - loud.sum())
-        parts.append(vectors)
+        yield vectors, int(len(loud) - loud.sum())
         alive()
+
+
+def embed_blocks(
+    blocks: Iterable[Float32Array], peak: float, model: Model, hop: int, alive: Callable[[], None] = nothing
+) -> tuple[Float32Array, int]:
+    """Return all that `embed_batches` yields as one: ((n_windows, dimension) float32, number of all-zero rows)."""
+    parts = list(embed_batches(blocks, peak, model, hop, alive))
     if not parts:
-        return np.zeros((0, identity.dimension), np.float32), 0
-    return np.concatenate(parts), silent
+        return np.zeros((0, model.identity.dimension), np.float32), 0
+    return np.concatenate([vectors for vectors, _ in parts]), sum(silent for _, silent in parts)
 
 
 def embed_file(
@@ -148,26 +152,47 @@ def embed_file(
     reader, held = _hold(path, rate, max_duration_s, alive)
     if held is not None:
         hop = dense_hop(sum(map(len, held)), model.identity.window_samples, hop)
-        vectors, silent = embed_blocks(held, reader.peak, model, hop, alive)
+        vectors, silent = _stored(path, embed_batches(held, reader.peak, model, hop, alive), model)
     else:
         peak = reader.peak
         with AudioReader(path, sample_rate=rate, max_duration_s=max_duration_s) as reader:
-            vectors, silent = embed_blocks(reader.blocks(), peak, model, hop, alive)
-    if not np.isfinite(vectors).all():
-        raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
-    limit = float(np.finfo(np.float16).max)
+            vectors, silent = _stored(path, embed_batches(reader.blocks(), peak, model, hop, alive), model)
     duration_s = reader.native_frames / reader.facts.sample_rate
     return FileEmbedding(
         content_hash=content_hash,
-        vectors=np.clip(vectors, -limit, limit).astype(np.float16),
+        vectors=vectors,
         silent=silent,
         hop_s=hop / rate,
         facts=reader.facts,
         tags=read_tags(path),
         duration_s=duration_s,
         peak=float(reader.peak),
-        note=reader.note,
+        note=_note(reader),
     )
+
+
+def _stored(path: str | bytes, batches: Iterable[tuple[Float32Array, int]], model: Model) -> tuple[Float16Array, int]:
+    """Return a sound's vectors as the store keeps them, and how many rows are silence.
+
+    Kept as bytes while they grow: a sound of ten hours has vectors enough for every further copy to show.
+    """
+    limit = float(np.finfo(np.float16).max)
+    stored = bytearray()
+    silent = 0
+    for vectors, quiet in batches:
+        if not np.isfinite(vectors).all():
+            raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
+        stored += np.clip(vectors, -limit, limit).astype(np.float16).tobytes()
+        silent += quiet
+    return np.frombuffer(stored, np.float16).reshape(-1, model.identity.dimension), silent
+
+
+def _note(reader: AudioReader) -> str | None:
+    """Return what a person should know about how a file was read, or None."""
+    remarks = [reader.note] if reader.note else []
+    if reader.non_finite:
+        remarks.append(f"{reader.non_finite} samples are not numbers; they were taken as silence")
+    return "; ".join(remarks) or None
 
 
 def _hold(

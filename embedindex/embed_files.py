@@ -14,7 +14,7 @@ import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import AUDIO_SUFFIXES, read_audio
-from embedindex.embed import embed_blocks
+from embedindex.embed import embed_blocks, hop_samples
 from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
 from embedindex.models.base import Model
 from embedindex.models.openl3 import Openl3Model
@@ -112,9 +112,12 @@ def embed_sound(
             batch=settings.batch,
             progress=progress,
         )
+    if not settings.hop_s > 0:
+        raise UsageError(f"the hop size must be a positive number of seconds, not {settings.hop_s}")
     samples, _ = read_audio(path, sample_rate=model.identity.sample_rate, mono=True)
-    vectors, _ = embed_blocks([samples], float(np.abs(samples).max()), model, settings.hop_s)
-    starts = [window_start_s(number, settings.hop_s) for number in range(len(vectors))]
+    hop = hop_samples(settings.hop_s, model.identity.sample_rate)
+    vectors, _ = embed_blocks([samples], float(np.abs(samples).max()), model, hop)
+    starts = [window_start_s(number, hop / model.identity.sample_rate) for number in range(len(vectors))]
     return vectors, np.array(starts, np.float64)
 
 

@@ -7,6 +7,8 @@ makes a new one.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from embedindex.arrays import BoolArray, Float16Array, Float32Array, Int64Array
 from embedindex.errors import IndexDamagedError, IndexEmptyError, display_path
-from embedindex.index_file import Trailer, read_index_file, read_trailer, write_index_file
+from embedindex.index_file import Trailer, read_index_file, read_trailer, remove_leftover, write_index_file
 from embedindex.models.base import ModelIdentity
 from embedindex.records import IndexModel
 from embedindex.space import Space, learn_space
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 # A share of windows added and removed since the space was learnt (and the index built) after which both are made anew.
 REBUILD_SHARE = 0.1
+# FAISS compares halves of floats with vector instructions only when rows are a multiple of this long: without, a search
+# among vectors of 207 dimensions takes nine times as long.
+FAISS_WIDTH = 16
 # Index files up to this length are read and checked by every scan, also by one that changes nothing.
 CHECKED_AT_SCAN_BYTES = 2**30
 
@@ -81,7 +86,7 @@ class IndexView:
             parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         for part in self.base:
             if part.ntotal:
-                found, numbers = part.search(np.ascontiguousarray(queries), k, params=parameters)
+                found, numbers = part.search(_padded(queries, part.d), k, params=parameters)
                 found = np.where(numbers < 0, -np.inf, found).astype(np.float32)
                 both, ids = np.concatenate((scores, found), 1), np.concatenate((windows, numbers), 1)
                 # Equal scores are ordered by window number, so that the same question has the same answer every time.
@@ -90,10 +95,15 @@ class IndexView:
         return scores, windows
 
 
-def _new_faiss(dimension: int) -> faiss.Index:
+def _new_faiss(dimension: int, expected: int = 0) -> faiss.Index:
+    """Return an empty index with room for the `expected` number of vectors: growing would copy them again and again."""
     import faiss
 
-    flat = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    width = -(-dimension // FAISS_WIDTH) * FAISS_WIDTH
+    flat = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    codes: Any = flat.codes
+    codes.resize(expected * flat.code_size)
+    codes.resize(0)  # the room stays
     return faiss.IndexIDMap(flat)
 
 
@@ -101,7 +111,14 @@ def _add(index: faiss.Index, space: Space, batches: Iterable[tuple[Int64Array, F
     for numbers, vectors in batches:
         loud = np.flatnonzero(vectors.any(axis=1))
         if len(loud):
-            index.add_with_ids(space.apply(vectors[loud]), numbers[loud])
+            index.add_with_ids(_padded(space.apply(vectors[loud]), index.d), numbers[loud])
+
+
+def _padded(rows: Float32Array, width: int) -> Float32Array:
+    """Return `rows` (n, d) as (n, `width`) contiguous, zeros behind: inner products stay what they are."""
+    padded = np.zeros((len(rows), width), np.float32)
+    padded[:, : rows.shape[1]] = rows
+    return padded
 
 
 def _rows(store: Store) -> Iterator[Float16Array]:
@@ -122,15 +139,16 @@ def _build(store: Store, identity: ModelIdentity, space: Space | None = None) ->
     """Return an index of all vectors of the database, in `space` or in one learnt from them."""
     if space is None:
         space = learn_space(identity, _rows(store))
-    index = _new_faiss(identity.dimension)
+    index = _new_faiss(identity.dimension, store.counts().windows)
     _add(index, space, store.vector_batches())
     return index, space
 
 
-def _is_view_of(trailer: Trailer, store: Store, identity: ModelIdentity) -> bool:
+def is_view_of(trailer: Trailer, store: Store, identity: ModelIdentity) -> bool:
     """Return whether an index file can be caught up with the database, as opposed to being one of another."""
     return (
         trailer.database_id == store.database_id
+        and trailer.stamp in store.index_stamps
         and trailer.fingerprint == identity.fingerprint
         and store.removals_after <= trailer.generation <= store.generation
         and trailer.next_window <= store.next_window
@@ -151,7 +169,7 @@ def load_view(store: Store) -> IndexView:
             found = read_index_file(store.folder)
         except IndexDamagedError as error:  # the database has everything
             found, damage = None, str(error)
-        if found is None or not _is_view_of(found[1], store, model.identity):
+        if found is None or not is_view_of(found[1], store, model.identity):
             data = store.space()
             index, space = _build(store, model.identity, Space.from_bytes(data) if data else None)
             return IndexView(space, model, store.next_window, index.ntotal, (index,), damage=damage)
@@ -164,8 +182,7 @@ def load_view(store: Store) -> IndexView:
         removed = tuple(
             (first, count) for first, count in store.removed_since(trailer.generation) if first < trailer.next_window
         )
-        left = base.ntotal + fresh.ntotal - sum(count for _, count in removed)
-        return IndexView(space, model, store.next_window, max(0, left), (base, fresh), removed)
+        return IndexView(space, model, store.next_window, store.sounding_windows(), (base, fresh), removed)
 
 
 def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:
@@ -180,29 +197,31 @@ def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:
     model = store.model()
     if model is None:
         return False
-    trailer = None
-    if not rebuild:
-        try:
-            trailer = read_trailer(store.folder)
-        except IndexDamagedError:
-            trailer = None
-    if trailer is not None and not _is_view_of(trailer, store, model.identity):
-        trailer = None
+    remove_leftover(store.folder)
+    on_disk = None
+    with contextlib.suppress(IndexDamagedError):
+        on_disk = read_trailer(store.folder)
+    if on_disk is not None and not is_view_of(on_disk, store, model.identity):
+        on_disk = None
+    trailer = None if rebuild else on_disk
     if trailer is not None and trailer.generation == store.generation and _is_whole(store.folder, trailer):
         return False
     index: faiss.Index | None = None
-    learnt_from = 0
+    learnt_from = drift = 0
     space: Space
     if trailer is not None:
         caught_up = _caught_up(store, trailer)
         if caught_up is not None:
-            index, space = caught_up
+            index, space, drift = caught_up
             learnt_from = trailer.learnt_from
     if index is None:
         index, space = _build(store, model.identity)
         learnt_from = index.ntotal
         store.set_space(space.kind, space.to_bytes(), learnt_from)
     generation = store.generation
+    stamp = secrets.token_hex(8)
+    # Both names hold until the next file: the disk may be full, or a crash may come, before this one is in its place.
+    store.put_index_stamps([stamp] if on_disk is None else [stamp, on_disk.stamp])
     write_index_file(
         store.folder,
         index,
@@ -211,8 +230,10 @@ def refresh_index(store: StoreWriter, *, rebuild: bool = False) -> bool:
             generation=generation,
             next_window=store.next_window,
             fingerprint=model.identity.fingerprint,
+            stamp=stamp,
             space=space.to_bytes().hex(),
             learnt_from=learnt_from,
+            drift=drift,
             windows=index.ntotal,
         ),
     )
@@ -230,12 +251,12 @@ def _is_whole(folder: str, trailer: Trailer) -> bool:
         return False
 
 
-def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space] | None:
-    """Return the index on disk with what came and went since; None when it is better made anew."""
+def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space, int] | None:
+    """Return the index on disk with what came and went since, and its drift; None when it is better made anew."""
     removed = [run for run in store.removed_since(trailer.generation) if run[0] < trailer.next_window]
     came = store.next_window - trailer.next_window
     went = sum(count for _, count in removed)
-    drift = abs(trailer.windows - trailer.learnt_from) + came + went
+    drift = trailer.drift + came + went
     if drift > REBUILD_SHARE * max(1, trailer.learnt_from):
         return None
     try:
@@ -250,4 +271,4 @@ def _caught_up(store: StoreWriter, trailer: Trailer) -> tuple[faiss.Index, Space
         index.remove_ids(gone)  # type: ignore[arg-type]  # FAISS wraps it to take arrays
     space = Space.from_bytes(bytes.fromhex(trailer.space))
     _add(index, space, store.vector_batches(trailer.next_window))
-    return index, space
+    return index, space, drift

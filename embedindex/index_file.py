@@ -35,8 +35,11 @@ class Trailer:
         generation: that database's generation.
         next_window: the first window number that is not in it.
         fingerprint: the model's.
+        stamp: a random name of this file, which the database knows too: after one of the two was restored from a
+            backup, their numbers may fit though their histories do not.
         space: the transform of the vectors, `Space.to_bytes` in hexadecimal.
         learnt_from: how many windows the space was learnt from.
+        drift: how many windows came and went since.
         windows: how many vectors it holds.
         faiss_bytes: length of FAISS's part.
         faiss_hash: its xxh3_128, hexadecimal.
@@ -46,8 +49,10 @@ class Trailer:
     generation: int
     next_window: int
     fingerprint: str
+    stamp: str
     space: str
     learnt_from: int
+    drift: int
     windows: int
     faiss_bytes: int = 0
     faiss_hash: str = ""
@@ -101,6 +106,12 @@ def write_index_file(folder: str, index: faiss.Index, trailer: Trailer) -> None:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise IndexReadOnlyError(f"{display_path(path)}: cannot be written ({error.strerror})") from error
         raise StoreError(f"{display_path(path)}: {error.strerror or error}") from error
+
+
+def remove_leftover(folder: str) -> None:
+    """Remove what a crash left of an index file that was being written. The caller holds the lock."""
+    with contextlib.suppress(OSError):  # harmless if it stays
+        os.unlink(index_path(folder) + ".part")
 
 
 def _write_faiss(index: faiss.Index, take: Any) -> None:
@@ -160,6 +171,8 @@ def read_index_file(folder: str, *, mapped: bool = True) -> tuple[faiss.Index, T
             return None
         except OSError as error:
             raise _damaged(folder, error.strerror or str(error)) from error
+        except RuntimeError as error:  # FAISS: of a version that this one cannot read, or gone a moment ago
+            raise _damaged(folder, "FAISS cannot read it") from error
     else:
         raise _damaged(folder, "it changed while it was opened")
     if index.ntotal != trailer.windows:
@@ -182,7 +195,10 @@ def _trailer(file: BinaryIO, folder: str) -> Trailer:
     text = file.read(length)
     if xxhash.xxh3_64_digest(text) != tail[:8]:
         raise _damaged(folder, "its description is damaged")
-    trailer = Trailer(**json.loads(text))
+    try:
+        trailer = Trailer(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise _damaged(folder, "another version of embedindex made it") from error
     if trailer.faiss_bytes != size - TAIL_BYTES - length:
         raise _damaged(folder, "its length is wrong")
     return trailer

@@ -38,7 +38,7 @@ def take_lock(folder: str, wait_s: float) -> BaseFileLock:
             f"{display_path(folder)}: another embedindex is writing to this index; wait for it to finish (searching "
             "works meanwhile)"
         ) from error
-    except NotADirectoryError as error:
+    except (NotADirectoryError, FileExistsError) as error:
         raise StoreError(f"{display_path(folder)}: a file is in the way; choose another folder with --index") from error
     except PermissionError as error:
         raise IndexReadOnlyError(

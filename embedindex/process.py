@@ -6,17 +6,21 @@ content in hand at once are decoded once.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
 from embedindex.crawl import FileStat
+from embedindex.errors import display_path
 from embedindex.progress import ScanSummary
 from embedindex.worker import Embedded, Failed
 from embedindex.workers import Finished, Hashed, WorkerPool
 from embedindex.writer import StoreWriter
 
 WAIT_S = 0.25
+log = logging.getLogger(__name__)
 
 
 class Processing:
@@ -31,6 +35,7 @@ class Processing:
         summary: is filled in.
         tell: called often with (files done, bytes done, a path in hand).
         stop: asked often; True ends the work after the files in hand.
+        max_load: no further file is begun while the load average is above this and another is in hand.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Processing:
         summary: ScanSummary,
         tell: Callable[[int, int, bytes], None],
         stop: Callable[[], bool],
+        max_load: float | None = None,
     ) -> None:
         self.store = store
         self.pool = pool
@@ -53,6 +59,7 @@ class Processing:
         self.summary = summary
         self.tell = tell
         self.stop = stop
+        self.max_load = max_load
         self.files_done = 0
         self.bytes_done = 0
         self.in_hand: dict[int, Todo] = {}
@@ -79,15 +86,20 @@ class Processing:
 
     def _submit(self) -> bool:
         """Fill the free workers; return False when the list is at its end."""
-        while self.pool.has_room:
+        while self.pool.has_room and not self._machine_is_busy():
             item = next(self.todo, None)
             if item is None:
                 return False
             if item.known is None and self._renamed(item):
                 continue
             self.in_hand[item.number] = item
+            log.info("reading %s", display_path(item.path))
             self.pool.submit(item.number, item.path)
         return True
+
+    def _machine_is_busy(self) -> bool:
+        """Return whether to wait before another file is begun, as `make -l` does: one may always be in hand."""
+        return self.max_load is not None and self.pool.busy > 0 and os.getloadavg()[0] > self.max_load
 
     def _renamed(self, item: Todo) -> bool:
         """Recognise a renamed file by inode, size and time without reading it."""
@@ -164,6 +176,7 @@ class Processing:
         embedding = result.embedding
         file_id = self.store.put_file(item.path, self.root_id(item.path), result.stat, embedding)
         self._added(item, file_id)
+        log.info("heard %s: %d windows", display_path(item.path), len(embedding.vectors))
         self.summary.windows += len(embedding.vectors)
         self.summary.silent_windows += embedding.silent
         self.summary.audio_s += embedding.duration_s
@@ -183,6 +196,7 @@ class Processing:
 
     def _failed(self, item: Todo, failure: Failed) -> None:
         self._count(item)
+        log.warning("cannot use %s (%s): %s", display_path(item.path), failure.kind, failure.reason)
         if failure.kind == "io" and is_gone(item.path):
             if item.known is not None:  # it went while the scan ran: the sweep will see to it
                 self.seen.discard(item.known)

@@ -7,6 +7,7 @@ windows fall where those of the library fall: a clip cut at an odd place would o
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +16,17 @@ import numpy as np
 
 from embedindex.arrays import Float16Array, Float32Array
 from embedindex.audio import AudioReader
-from embedindex.crawl import file_stat
+from embedindex.crawl import FileStat, absolute_path, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
-from embedindex.errors import ModelMismatchError, PathNotFoundError, QueryError, display_path
-from embedindex.models import Model, load_model
+from embedindex.errors import EmbeddingError, ModelMismatchError, PathNotFoundError, QueryError, display_path
+from embedindex.models import Model, load_model, same_space
+from embedindex.opening import unreadable
 from embedindex.records import FileRecord, IndexModel
 from embedindex.store import Store
 from embedindex.windows import count_windows, dense_hop
 from embedindex.writer import describe_model
 
+# So many starting points to the hop of long sounds; the windows of short queries lie closer, and need fewer.
 PHASES = 4
 # Longer queries are embedded from one starting point: they have windows enough that some fall well.
 PHASED_UP_TO_S = 30.0
@@ -79,7 +82,7 @@ class QueryMaker:
             from dataclasses import replace
 
             loaded = self._load(replace(self._model.request, threads=self._threads))
-            if loaded.identity != self._model.identity:
+            if not same_space(loaded.identity, self._model.identity):
                 raise ModelMismatchError(
                     f"{display_path(self._store.folder)}: this index was made with "
                     f"{describe_model(self._model.identity, self._model.hop_s)}, but the model here is now "
@@ -97,16 +100,19 @@ class QueryMaker:
             AudioError: it cannot be decoded.
             QueryError: there is nothing but silence in it.
         """
-        absolute = os.path.abspath(os.fsencode(path))
+        absolute = absolute_path(os.fsencode(path))
         record = self._store.file_by_path(absolute)
         try:
             stat = file_stat(absolute)
+            record = record or self._by_another_name(absolute, stat)
         except (FileNotFoundError, NotADirectoryError):
             if record is None or record.status != "ok":
                 raise PathNotFoundError(
                     f"{display_path(absolute)}: there is no such file; give the path of a sound"
                 ) from None
             stat = None  # a file of a disk that is away can still be asked about
+        except OSError as error:
+            raise unreadable(absolute, error) from error
         if os.path.isdir(absolute):
             raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
         unchanged = record is not None and (
@@ -122,6 +128,16 @@ class QueryMaker:
             raise QueryError(f"{display_path(absolute)}: there is nothing but silence in it; give another sound")
         return Query(absolute, loud, record)
 
+    def _by_another_name(self, path: bytes, stat: FileStat) -> FileRecord | None:
+        """Return the file of the index that `path` leads to through a link, or None."""
+        if not stat.inode:
+            return None
+        for record in self._store.files_by_inode(stat.device, stat.inode):
+            with contextlib.suppress(OSError):  # the other name is gone
+                if os.path.samefile(record.path, path):
+                    return record
+        return None
+
     def _embed(self, path: bytes) -> tuple[Float16Array, ...]:
         model = self.model()
         held = self._short(path, model.identity.sample_rate)
@@ -129,13 +145,15 @@ class QueryMaker:
             return (embed_file(path, model, self._model.hop_s, content_hash=b"").vectors,)
         samples, peak = held
         window = model.identity.window_samples
-        hop = dense_hop(len(samples), window, hop_samples(self._model.hop_s, model.identity.sample_rate))
+        usual = hop_samples(self._model.hop_s, model.identity.sample_rate)
+        hop = dense_hop(len(samples), window, usual)
         vectors = []
-        for phase in range(PHASES):
-            start = phase * hop // PHASES
-            if phase and count_windows(len(samples) - start, window, hop) == 0:
+        for start in range(0, hop, max(1, usual // PHASES)):
+            if start and count_windows(len(samples) - start, window, hop) == 0:
                 break
             part, _ = embed_blocks([samples[start:]], peak, model, hop)
+            if not np.isfinite(part).all():
+                raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
             vectors.append(_as_stored(part))
         return tuple(vectors)
 

@@ -10,12 +10,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_gone, may_be_forgotten
-from embedindex.crawl import CrawlTrouble, crawl, file_stat, lies_in, outermost
+from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
 from embedindex.embed import hop_samples
 from embedindex.errors import (
     IndexNotFoundError,
@@ -25,7 +25,7 @@ from embedindex.errors import (
     display_path,
 )
 from embedindex.index import refresh_index
-from embedindex.models import ModelIdentity, ModelRequest, load_model
+from embedindex.models import ModelIdentity, ModelRequest, load_model, same_space
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
 from embedindex.records import IndexModel
@@ -50,6 +50,9 @@ class ScanOptions:
         niceness: how polite the workers are, 0 to 19.
         max_duration_s: longest file that is accepted.
         stall_s: seconds without a sign of life after which a file is given up.
+        max_load: no further file is begun while the machine's load average is above this; None for no limit.
+        limit: how many new or changed files to look at; None for all.
+        since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
     """
@@ -61,6 +64,9 @@ class ScanOptions:
     niceness: int = 5
     max_duration_s: float = MAX_DURATION_S
     stall_s: float = STALL_S
+    max_load: float | None = None
+    limit: int | None = None
+    since_ns: int | None = None
     prune: bool = False
     durable: bool = False
 
@@ -125,6 +131,7 @@ class _Scan:
         self.store = store
         self.roots = roots
         self.options = options
+        self.request = options.request
         self.report = report
         self.stop = stop
         self.pool = pool
@@ -187,17 +194,15 @@ class _Scan:
     def _model(self) -> IndexModel | None:
         """Return the index's model, None when it has none yet. Loads only what must be."""
         known = self.store.model()
-        request = self.options.request
         if known is None:
             return None
-        if request is not None:
-            identity, hop_s = self._identity(request, known)
-            if identity != known.identity or hop_s != known.hop_s:
-                raise ModelMismatchError(
-                    f"{display_path(self.store.folder)}: this index was made with "
-                    f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
-                    "leave out --model and --hop to go on with it, or start another index with --index DIR"
-                )
+        if self.request is None:
+            self.request = known.request
+        elif self.request.precision == "auto":  # settled by the first scan
+            self.request = replace(self.request, precision=known.request.precision)
+        if self.options.request is not None:
+            identity, hop_s = self._identity(self.request, known)
+            self._require_same(identity, hop_s, known)
         elif self.options.hop_s is not None:
             hop_s = hop_samples(self.options.hop_s, known.identity.sample_rate) / known.identity.sample_rate
             if hop_s != known.hop_s:
@@ -207,12 +212,20 @@ class _Scan:
                 )
         return known
 
+    def _require_same(self, identity: ModelIdentity, hop_s: float, known: IndexModel) -> None:
+        if hop_s != known.hop_s or not same_space(identity, known.identity):
+            raise ModelMismatchError(
+                f"{display_path(self.store.folder)}: this index was made with "
+                f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
+                "leave out --model and --hop to go on with it, or start another index with --index DIR"
+            )
+
     def _identity(self, request: ModelRequest, known: IndexModel | None) -> tuple[ModelIdentity, float]:
         model = load_model(request)
         identity = model.identity
         wanted = self.options.hop_s
         if wanted is None:
-            wanted = known.hop_s if known is not None and known.identity == identity else model.default_hop_s
+            wanted = known.hop_s if known is not None and same_space(identity, known.identity) else model.default_hop_s
         return identity, hop_samples(wanted, identity.sample_rate) / identity.sample_rate
 
     # -- compare -------------------------------------------------------------------------------------------------
@@ -228,14 +241,14 @@ class _Scan:
                 return
             state = self.store.file_state(found.path)
             if state is None:
-                todo.add(found, None)
+                self._add(todo, found, None)
                 continue
             file_id, size, mtime_ns, status, missing_since, error_kind, device = state
             self.seen.add(file_id)
             stat = found.stat
             retry = status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
             if (size, mtime_ns) != (stat.size, stat.mtime_ns) or retry:
-                todo.add(found, file_id)
+                self._add(todo, found, file_id)
             elif missing_since is not None:
                 self._begin()
                 self.store.touch_file(file_id, stat)
@@ -254,18 +267,30 @@ class _Scan:
                 self.store.renumber_device(root, old, new)
                 self.store.put_root(root, new)
 
+    def _add(self, todo: TodoList, found: Found, known: int | None) -> None:
+        """Put a file on the list, unless the options leave it for another time."""
+        limit, since_ns = self.options.limit, self.options.since_ns
+        if (limit is not None and todo.files >= limit) or (since_ns is not None and found.stat.mtime_ns <= since_ns):
+            self.summary.postponed += 1
+        else:
+            todo.add(found, known)
+
     # -- process -------------------------------------------------------------------------------------------------
 
     def _process(self, todo: TodoList, model: IndexModel | None) -> None:
         """Hash, and where needed embed, every file on the list."""
-        request = self.options.request or (model.request if model is not None else None)
+        request = self.request
         if request is None:
             if self.options.choose is None:
                 raise ModelMismatchError("this index has no model yet; name one with --model")
             request = self.options.choose()
+        # Loaded here before the workers load it: what is done once, at first use, is then done for them.
+        identity, hop_s = self._identity(request, model)
         if model is None:
-            identity, hop_s = self._identity(request, None)
+            request = _settled(request, identity)
             model = self.store.use_model(identity, request, hop_s)
+        else:
+            self._require_same(identity, hop_s, model)
         self._begin()
         for root in self.roots:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))
@@ -274,8 +299,9 @@ class _Scan:
             if pool is None:
                 setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
                 workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
-                fingerprint = model.identity.fingerprint
-                pool = stack.enter_context(WorkerPool(setup, workers, fingerprint, stall_s=self.options.stall_s))
+                pool = stack.enter_context(
+                    WorkerPool(setup, workers, identity.fingerprint, stall_s=self.options.stall_s)
+                )
             Processing(
                 self.store,
                 pool,
@@ -285,6 +311,7 @@ class _Scan:
                 summary=self.summary,
                 tell=lambda files, size, path: self._tell("embed", files, todo.files, path, size, todo.bytes),
                 stop=self.stop,
+                max_load=self.options.max_load,
             ).run()
             self.summary.crashes = pool.crashes
 
@@ -319,6 +346,12 @@ class _Scan:
         if file_ids:
             self._begin()
             self.store.mark_missing(file_ids)
+
+
+def _settled(request: ModelRequest, identity: ModelIdentity) -> ModelRequest:
+    """Return a request that names the precision it led to: what ``auto`` means may change, an index may not."""
+    precision = identity.parameters.get("precision")
+    return replace(request, precision=precision) if isinstance(precision, str) else request
 
 
 def _device_of(path: bytes) -> int | None:

@@ -110,6 +110,13 @@ CREATE TABLE removed_windows (
     generation   INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE label_imports (
+    id      INTEGER PRIMARY KEY,
+    source  TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    made_at TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE labels (
     file_id    INTEGER NOT NULL REFERENCES files(id) ON DELETE CASCADE,
     key        TEXT NOT NULL,
@@ -117,9 +124,11 @@ CREATE TABLE labels (
     source     TEXT NOT NULL,
     confidence REAL NOT NULL DEFAULT 1.0 CHECK (confidence BETWEEN 0 AND 1),
     added_at   TEXT NOT NULL,
+    import_id  INTEGER REFERENCES label_imports(id),
     PRIMARY KEY (file_id, key, value, source)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX labels_by_value ON labels(key, value);
+CREATE INDEX labels_by_import ON labels(import_id) WHERE import_id IS NOT NULL;
 
 CREATE TABLE runs (
     id          INTEGER PRIMARY KEY,

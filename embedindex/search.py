@@ -9,6 +9,7 @@ the scores are computed from the stored vectors. See docs/similar.md.
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float32Array, Int64Array
+from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_path
 from embedindex.index import IndexView
 from embedindex.query import Query
@@ -26,8 +27,19 @@ from embedindex.windows import window_start_s
 
 # So many windows FAISS proposes for each window of the query, and so many files are compared exactly, at the least.
 PROPOSED_WINDOWS = 100
+MAX_PROPOSED_WINDOWS = 2000
 COMPARED_FILES = 50
+# Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
+CHEAP_SEARCH = 2_000_000
+CHEAP_COMPARED_FILES = 500
+# FAISS keeps vectors as float16: a score it proposes differs by less than this from the exact one.
+PROPOSAL_ERROR = 2e-3
+# Scores that agree in so many digits are equal: the rest depends on the order in which a machine adds.
+SCORE_DIGITS = 6
 By = Literal["file", "window"]
+
+
+Row = tuple[float, "FileRecord", int]  # score, file, window of the file
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,11 @@ class Filters:
             terms.append(
                 "EXISTS (SELECT 1 FROM labels WHERE labels.file_id = files.id AND key = ? AND value = ? COLLATE NOCASE)"
             )
-            values += [key, value]
+            values += [_as_stored(key), _as_stored(value)]
         if self.path is not None:
             pattern = self.path if self.path.startswith("/") else f"*/{self.path}"
             terms.append("path_text GLOB ?")
-            values.append(pattern)
+            values.append(_as_stored(pattern))
         if self.min_duration_s is not None:
             terms.append("duration >= ?")
             values.append(float(self.min_duration_s))
@@ -66,6 +78,11 @@ class Filters:
             terms.append("duration <= ?")
             values.append(float(self.max_duration_s))
         return " AND ".join(terms), values
+
+
+def _as_stored(text: str) -> str:
+    """Return text as the database has it, with a replacement character for what is not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,7 @@ def search(
 ) -> list[Hit]:
     """Return the `k` files (or windows) most similar to some sounds, the most similar first.
 
-    With several queries, a file's score is the mean of its scores for each.
+    With several queries, a file's score is the mean of its scores for each; a window's is the best of them.
 
     Args:
         store: the index.
@@ -123,20 +140,23 @@ def search(
         )
     if k < 1 or not queries:
         raise UsageError("give at least one sound to search for, and -k of at least 1")
-    selves = () if include_self else tuple(query.record for query in queries if query.record is not None)
-    allowed = _allowed(store, view, filters or Filters(), selves)
-    vectors = [[view.space.apply(phase) for phase in query.vectors] for query in queries]
-    candidates = _candidates(store, view, vectors, allowed, k)
-    compared = [_compare(store, view, record, vectors, by, k) for record in candidates]
-    rows = [row for found in compared for row in found]
-    # Ties go by path and time, so that the same question has the same answer.
-    rows.sort(key=lambda row: (-row[0], row[1].path, row[2]))
-    window_s = view.model.identity.window_s
-    hits = []
-    for rank, (score, record, window) in enumerate(rows[:k], 1):
-        start_s = window_start_s(window, record.hop_s or view.model.hop_s)
-        end_s = min(start_s + window_s, max(start_s, record.duration or start_s + window_s))
-        hits.append(Hit(rank, record, score, start_s, end_s, labels_of(store, record)))
+    selves = tuple(query.record for query in queries if query.record is not None)
+    with store.snapshot():  # a scan may go on meanwhile
+        allowed = _allowed(store, view, filters or Filters(), () if include_self else selves)
+        vectors = [[view.space.apply(phase) for phase in query.vectors] for query in queries]
+        if by == "window":
+            rows = _best_windows(store, view, vectors, allowed, k)
+        else:
+            rows = _best_files(store, view, vectors, allowed, k)
+        # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
+        own = {record.id for record in selves}
+        rows.sort(key=lambda row: (-round(row[0], SCORE_DIGITS), row[1].id not in own, row[1].path, row[2]))
+        window_s = view.model.identity.window_s
+        hits = []
+        for rank, (score, record, window) in enumerate(rows[:k], 1):
+            start_s = window_start_s(window, record.hop_s or view.model.hop_s)
+            end_s = min(start_s + window_s, max(start_s, record.duration or start_s + window_s))
+            hits.append(Hit(rank, record, score, start_s, end_s, labels_of(store, record)))
     return hits
 
 
@@ -170,46 +190,104 @@ def _allowed(store: Store, view: IndexView, filters: Filters, selves: tuple[File
     return allowed
 
 
-def _candidates(
+def _best_windows(
     store: Store, view: IndexView, vectors: list[list[Float32Array]], allowed: BoolArray | None, k: int
-) -> list[FileRecord]:
-    """Return the files worth an exact comparison, by what FAISS finds for each window of the queries."""
+) -> list[Row]:
+    """Return at least the `k` best windows, in no order: those of the files whose windows FAISS finds first."""
     everything = np.concatenate([phase for phases in vectors for phase in phases])
-    scores, windows = view.search(everything, max(PROPOSED_WINDOWS, 2 * k), allowed)
-    hits = windows >= 0
-    numbers, where = np.unique(windows[hits], return_inverse=True)
-    owners = store.owners_of_windows(numbers)
-    found = owners[where]
-    query_rows = np.broadcast_to(np.arange(len(everything))[:, None], windows.shape)[hits]
-    known = found >= 0
-    return [
-        store.file(file_id)
-        for file_id in _best_files(found[known], query_rows[known], scores[hits][known], max(COMPARED_FILES, 2 * k))
-    ]
+    depth = min(max(PROPOSED_WINDOWS, 2 * k), view.windows)
+    scores, windows = view.search(everything, depth, allowed)
+    found = windows >= 0
+    numbers, where = np.unique(windows[found], return_inverse=True)
+    best = np.full(len(numbers), -np.inf, np.float32)
+    np.maximum.at(best, where, scores[found])
+    first = np.sort(np.argsort(-best, kind="stable")[: COMPARED_FILES + k])
+    owners = set(store.owners_of_windows(numbers[first]).tolist()) - {-1}
+    records = [store.file(file_id) for file_id in sorted(owners)]
+    return [row for record in records for row in _compare(store, view, record, vectors, "window", k)]
 
 
-def _best_files(files: Int64Array, rows: Int64Array, scores: Float32Array, count: int) -> list[int]:
-    """Return the `count` files with the largest sums, over the query's windows, of their best proposed score.
+def _best_files(
+    store: Store, view: IndexView, vectors: list[list[Float32Array]], allowed: BoolArray | None, k: int
+) -> list[Row]:
+    """Return at least the `k` best files, in no order; fewer only when there are fewer.
+
+    The threshold algorithm (R. Fagin, A. Lotem, M. Naor, "Optimal aggregation algorithms for middleware", 2003): FAISS
+    proposes windows for each window of the query, which bounds the score that any file can have; files are compared
+    exactly from the highest bound down, until the next bound is below the k-th score. Files that were compared are
+    left out of the next round of proposals, so that one long file cannot hide all others. In a big index one round has
+    to do, as long as it gives `k` files.
+    """
+    everything = np.concatenate([phase for phases in vectors for phase in phases])
+    cheap = len(everything) * view.windows <= CHEAP_SEARCH
+    most = max(CHEAP_COMPARED_FILES if cheap else COMPARED_FILES, 2 * k)
+    depth = min(max(PROPOSED_WINDOWS, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
+    left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
+    rows: list[Row] = []
+    best: list[float] = []  # the k best scores so far, a heap
+    worst = -np.inf  # the least of them, less what a proposal may be wrong by; -inf as long as there are not k
+    while True:
+        scores, windows = view.search(everything, depth, left if rows else allowed)
+        files, bounds, unseen = _bounds(store, vectors, scores, windows)
+        for place in np.lexsort((files, -bounds)):
+            if bounds[place] < worst or (len(rows) >= most and len(best) == k):
+                break
+            record = store.file(int(files[place]))
+            compared = _compare(store, view, record, vectors, "file", k)
+            rows += compared
+            for score, _, _ in compared:
+                heapq.heappush(best, score)
+                if len(best) > k:
+                    heapq.heappop(best)
+            worst = best[0] - PROPOSAL_ERROR if len(best) == k else -np.inf
+            if record.first_window is not None:
+                left[record.first_window : record.first_window + record.n_windows] = False
+        enough = len(best) == k and (not cheap or len(rows) >= most)
+        if enough or not len(files) or unseen < worst:
+            return rows
+
+
+def _bounds(
+    store: Store, vectors: list[list[Float32Array]], scores: Float32Array, windows: Int64Array
+) -> tuple[Int64Array, Float64Array, float]:
+    """Return what the scores of files can be at most, given the windows that FAISS proposes.
 
     Args:
-        files: (hits,) file id of each proposed window.
-        rows: (hits,) which query window it was proposed for.
-        scores: (hits,) its score.
-        count: how many files.
+        store: the index.
+        vectors: the queries' phases, each (n, dimension); N rows in all.
+        scores: (N, depth) of the proposed windows, descending.
+        windows: (N, depth) their numbers, -1 where there are no more.
+
+    Returns:
+        ((files,) ids; (files,) their greatest possible scores; the greatest possible score of any other file).
     """
-    order = np.lexsort((-scores, rows, files))
+    found = windows >= 0
+    numbers, where = np.unique(windows[found], return_inverse=True)
+    owners = store.owners_of_windows(numbers)[where]
+    rows = np.nonzero(found)[0][owners >= 0]
+    similarity = scores[found][owners >= 0].astype(np.float64)
+    owners = owners[owners >= 0]
+    # What was not proposed for a row is at most as similar as the last that was; nothing is left without a last.
+    floor = np.where(found.all(axis=1), scores[:, -1], -1.0).astype(np.float64)
+    order = np.lexsort((-similarity, rows, owners))
     first = np.ones(len(order), bool)
-    first[1:] = (files[order][1:] != files[order][:-1]) | (rows[order][1:] != rows[order][:-1])
+    first[1:] = (owners[order][1:] != owners[order][:-1]) | (rows[order][1:] != rows[order][:-1])
     best = order[first]
-    ids, where = np.unique(files[best], return_inverse=True)
-    totals = np.zeros(len(ids))
-    np.add.at(totals, where, 1.0 + scores[best])  # from 0 to 2, so that a file gains by every window it is proposed for
-    return [int(ids[place]) for place in np.lexsort((ids, -totals))[:count]]
+    ids, place = np.unique(owners[best], return_inverse=True)
+    lengths = [len(phase) for phases in vectors for phase in phases]
+    phase_of_row = np.repeat(np.arange(len(lengths)), lengths)
+    means = np.zeros((len(ids) + 1, len(lengths)))  # the last line is for all other files
+    means += np.bincount(phase_of_row, floor)
+    np.add.at(means, (place, phase_of_row[rows[best]]), similarity[best] - floor[rows[best]])
+    means /= lengths
+    ends = np.cumsum([len(phases) for phases in vectors])
+    totals = sum(part.max(axis=1) for part in np.split(means, ends[:-1], axis=1)) / len(vectors)
+    return ids, totals[:-1], float(totals[-1]) if found.all() else -np.inf
 
 
 def _compare(
     store: Store, view: IndexView, record: FileRecord, vectors: list[list[Float32Array]], by: By, k: int
-) -> list[tuple[float, FileRecord, int]]:
+) -> list[Row]:
     """Return (score, file, window of the file) for the file as a whole, or for its `k` best windows."""
     stored = store.vectors_of(record)
     loud = np.flatnonzero(stored.any(axis=1))
@@ -226,9 +304,14 @@ def _compare(
             np.maximum(best_windows, table.max(axis=0), out=best_windows)
     if by == "file":
         place = int(np.argmax(best_windows))
-        return [(min(1.0, total / len(vectors)), record, int(loud[place]))]
+        return [(_clamped(total / len(vectors)), record, int(loud[place]))]
     places = np.argsort(-best_windows, kind="stable")[:k]
-    return [(min(1.0, float(best_windows[place])), record, int(loud[place])) for place in places]
+    return [(_clamped(float(best_windows[place])), record, int(loud[place])) for place in places]
+
+
+def _clamped(score: float) -> float:
+    """Return a cosine within [-1, 1], which rounding may have left."""
+    return max(-1.0, min(1.0, score))
 
 
 def hit_to_json(hit: Hit) -> dict[str, Any]:

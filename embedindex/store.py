@@ -18,8 +18,10 @@ import numpy as np
 from embedindex.arrays import Float16Array, Int64Array
 from embedindex.crawl import SEPARATOR
 from embedindex.database import open_reader, sqlite_errors
+from embedindex.errors import IndexDamagedError, display_path
 from embedindex.models.base import ModelIdentity
-from embedindex.records import FILE_COLUMNS, Counts, FileRecord, IndexModel, Label, request_from_json
+from embedindex.records import FILE_COLUMNS, Counts, FileRecord, IndexModel, Label, request_from_json, vectors_hash
+from embedindex.schema import WINDOWS_PER_ROW
 
 
 def path_range(folder: bytes) -> tuple[bytes, bytes]:
@@ -72,7 +74,8 @@ class Store:
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            if self._connection.in_transaction:  # SQLite ends it by itself after some errors
+                self._connection.execute("COMMIT")
 
     def setting(self, name: str) -> int | str:
         """Return one row of the table ``settings``."""
@@ -101,6 +104,12 @@ class Store:
     def database_id(self) -> str:
         """A random name given to the database when it was made."""
         return str(self.setting("database_id"))
+
+    @property
+    def index_stamps(self) -> tuple[str, ...]:
+        """The random names of the index files that may be this database's: the newest and the one before."""
+        row = self._row("SELECT value FROM settings WHERE name = 'index_stamps'")
+        return () if row is None else tuple(str(row[0]).split())
 
     def model(self) -> IndexModel | None:
         """Return the model of the index; None before the first scan."""
@@ -131,7 +140,7 @@ class Store:
         Raises:
             KeyError: there is none.
         """
-        found = self._records("WHERE id = ?", (file_id,))
+        found = self._records("WHERE id = ?", (int(file_id),))
         if not found:
             raise KeyError(file_id)
         return found[0]
@@ -176,8 +185,12 @@ class Store:
         return None if row is None else (row[0], row[1])
 
     def files_by_content(self, content_hash: bytes) -> list[FileRecord]:
-        """Return the embedded files with that content, lowest id first."""
-        return self._records("WHERE content_hash = ? AND status = 'ok' ORDER BY id", (content_hash,))
+        """Return the embedded files with that content whose vectors are whole, lowest id first.
+
+        Files with damaged vectors are left out, so that a scan embeds them again and never copies the damage.
+        """
+        records = self._records("WHERE content_hash = ? AND status = 'ok' ORDER BY id", (content_hash,))
+        return [record for record in records if self.has_whole_vectors(record)]
 
     def files_by_inode(self, device: int, inode: int) -> list[FileRecord]:
         """Return the files last seen at that device and inode number."""
@@ -226,6 +239,11 @@ class Store:
             raise AssertionError("an aggregate returns a row")
         return Counts(*row)
 
+    def sounding_windows(self) -> int:
+        """Return how many windows are not digital silence, those of missing files too."""
+        row = self._row("SELECT coalesce(sum(n_windows - n_silent), 0) FROM files")
+        return 0 if row is None else int(row[0])
+
     def roots(self) -> list[tuple[int, bytes, int | None]]:
         """Return (id, path, device) of every scanned root."""
         return [(row[0], row[1], row[2]) for row in self._rows("SELECT id, path, device FROM roots ORDER BY id")]
@@ -247,7 +265,7 @@ class Store:
             rows = self._rows(
                 "SELECT key, value, source, confidence FROM labels WHERE file_id = ?"
                 " ORDER BY key, confidence DESC, value",
-                (file_id,),
+                (int(file_id),),
             )
             if rows:
                 labels[file_id] = [Label(*row) for row in rows]
@@ -274,9 +292,19 @@ class Store:
         rows = self._rows(
             "SELECT vectors.first_window, vectors.n_windows FROM vectors LEFT JOIN files ON files.id = vectors.file_id"
             " WHERE files.id IS NULL OR files.first_window IS NULL OR vectors.first_window < files.first_window"
-            " OR vectors.first_window + vectors.n_windows > files.first_window + files.n_windows LIMIT 20"
+            " OR vectors.first_window + vectors.n_windows > files.first_window + files.n_windows"
+            " OR (vectors.first_window - files.first_window) % ? <> 0 LIMIT 20",
+            (WINDOWS_PER_ROW,),
         )
         return [(row[0], row[1]) for row in rows]
+
+    def highest_window(self) -> int:
+        """Return the highest window number that a file or a removed one has, -1 when there is none."""
+        row = self._row(
+            "SELECT max(last) FROM (SELECT max(first_window + n_windows) - 1 AS last FROM files"
+            " UNION ALL SELECT max(first_window + n_windows) - 1 FROM removed_windows)"
+        )
+        return -1 if row is None or row[0] is None else int(row[0])
 
     # -- vectors -------------------------------------------------------------------------------------------------
 
@@ -285,10 +313,31 @@ class Store:
         return model.identity.dimension if model else 0
 
     def vectors_of(self, record: FileRecord) -> Float16Array:
-        """Return the vectors of one file, (n_windows, dimension) float16, in order of time."""
-        dimension = self._dimension()
+        """Return the vectors of one file, (n_windows, dimension) float16, in order of time.
+
+        Raises:
+            IndexDamagedError: there are more or fewer of them than there should be.
+        """
         rows = self._rows("SELECT data FROM vectors WHERE file_id = ? ORDER BY first_window", (record.id,))
-        return np.frombuffer(b"".join(row[0] for row in rows), np.float16).reshape(-1, dimension)
+        data = b"".join(row[0] for row in rows)
+        dimension = self._dimension()
+        if len(data) != record.n_windows * dimension * 2:
+            raise IndexDamagedError(
+                f"{display_path(record.path)}: its vectors are damaged; touch the file and scan again"
+            )
+        return np.frombuffer(data, np.float16).reshape(record.n_windows, dimension)
+
+    def has_whole_vectors(self, record: FileRecord) -> bool:
+        """Return whether the stored vectors of an embedded file are those that were written, each in its place."""
+        width, window = self._dimension() * 2, record.first_window
+        sql = "SELECT first_window, n_windows, data FROM vectors WHERE file_id = ? ORDER BY first_window"
+        rows = self._rows(sql, (record.id,))
+        for first, count, data in rows:
+            if first != window or len(data) != count * width:
+                return False
+            window = first + count
+        whole = window == (record.first_window or 0) + record.n_windows
+        return whole and vectors_hash(b"".join(data for _, _, data in rows)) == record.vectors_hash
 
     def vector_batches(self, from_window: int = 0, rows: int = 256) -> Iterator[tuple[Int64Array, Float16Array]]:
         """Yield (window numbers (n,) int64, vectors (n, dimension) float16) of all windows from a number on, in order.
@@ -296,6 +345,9 @@ class Store:
         Args:
             from_window: the first window number wanted.
             rows: how many table rows (of up to 32 windows) go into a batch.
+
+        Raises:
+            IndexDamagedError: a row does not hold as many vectors as it says.
         """
         dimension = self._dimension()
         position = from_window
@@ -307,6 +359,12 @@ class Store:
             )
             if not found:
                 return
+            for first, count, data in found:
+                if len(data) != count * dimension * 2:
+                    raise IndexDamagedError(
+                        f"{display_path(self.folder)}: the vectors of windows {first} to {first + count - 1} are "
+                        "damaged; `embedindex verify` names the files"
+                    )
             numbers = np.concatenate([np.arange(first, first + count, dtype=np.int64) for first, count, _ in found])
             vectors = np.frombuffer(b"".join(data for _, _, data in found), np.float16).reshape(-1, dimension)
             yield numbers, vectors

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedindex.arrays import Int64Array
 from embedindex.errors import IndexDamagedError, display_path
-from embedindex.index_file import read_index_file
+from embedindex.index import is_view_of
+from embedindex.index_file import Trailer, read_index_file
 from embedindex.records import IndexModel
 from embedindex.space import Space
 from embedindex.store import Store
-from embedindex.writer import vectors_hash
+
+if TYPE_CHECKING:
+    import faiss
 
 # float16 keeps 11 bits: a unit vector's components differ by at most 2**-12, and a little for rounding on the way.
 MAX_DIFFERENCE = 1e-3
@@ -61,8 +64,7 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
         if model is not None:
             for record in store.files("status = 'ok'"):
                 files += 1
-                vectors = store.vectors_of(record)
-                if len(vectors) != record.n_windows or vectors_hash(vectors) != record.vectors_hash:
+                if not store.has_whole_vectors(record):
                     problems.append(
                         Problem(
                             "database",
@@ -84,12 +86,17 @@ def _database_problems(store: Store) -> Iterator[Problem]:
             f"windows {first} to {first + count - 1} belong to no file",
             "harmless; scan into a new index to get rid of them",
         )
+    highest, following = store.highest_window(), store.next_window
+    if highest >= following:
+        yield Problem(
+            "database",
+            f"windows up to {highest} are in use, but {following} is to be given out next",
+            "scan into a new index",
+        )
 
 
 def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, int], None]) -> tuple[list[Problem], int]:
-    """Compare every vector in the FAISS file with the database's."""
-    import faiss
-
+    """Check that the FAISS file is there, whole, and the present view of the database; then compare all vectors."""
     rebuild = "run `embedindex rebuild`"
     total = store.counts().windows
     try:
@@ -101,8 +108,24 @@ def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, in
     index, trailer = found
     if trailer.database_id != store.database_id or trailer.fingerprint != model.identity.fingerprint:
         return [Problem("index", "the search index belongs to another database", rebuild)], 0
+    if not is_view_of(trailer, store, model.identity):
+        return [Problem("index", "the search index belongs to another state of the database", rebuild)], 0
     if trailer.generation != store.generation:
         return [Problem("index", "the search index is older than the database", rebuild)], 0
+    try:
+        return _compare(store, index, trailer, progress)
+    except IndexDamagedError as error:
+        return [Problem("database", str(error), "touch the files and scan again")], 0
+
+
+def _compare(
+    store: Store, index: faiss.Index, trailer: Trailer, progress: Callable[[int, int], None]
+) -> tuple[list[Problem], int]:
+    """Compare every vector in a FAISS index with the database's."""
+    import faiss
+
+    rebuild = "run `embedindex rebuild`"
+    total = store.counts().windows
     space = Space.from_bytes(bytes.fromhex(trailer.space))
     mapped: Any = index  # an IndexIDMap over a quantiser, as `index.py` makes them
     ids: Int64Array = faiss.vector_to_array(mapped.id_map)
@@ -121,8 +144,9 @@ def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, in
             break
         position += len(wanted)
         if len(places):
-            kept = inner.reconstruct_batch(places)
-            if np.abs(kept - space.apply(vectors[loud])).max() > MAX_DIFFERENCE:
+            kept = inner.reconstruct_batch(places)[:, : vectors.shape[1]]
+            difference = np.abs(kept - space.apply(vectors[loud])).max()
+            if not difference <= MAX_DIFFERENCE:  # also when it is not a number
                 problems.append(
                     Problem(
                         "index", f"vectors between {wanted[0]} and {wanted[-1]} differ from the database's", rebuild

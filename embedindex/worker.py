@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, embed_file, hash_content
@@ -81,6 +83,14 @@ def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat
     return after
 
 
+def _quieten() -> None:
+    """Keep the remarks that libmpg123 writes about damaged files off the terminal; Python's own still go there."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
 def _limit_process(setup: WorkerSetup, parent: int) -> None:
     """Make the process polite and mortal: nice, bounded, without core dumps, gone when its parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
@@ -108,6 +118,7 @@ def _limit_process(setup: WorkerSetup, parent: int) -> None:
 def work(connection: Connection, setup: WorkerSetup, parent: int) -> None:
     """Be a worker until the pipe closes; the target of the process."""
     _limit_process(setup, parent)
+    _quieten()
     with contextlib.suppress(BrokenPipeError, EOFError, ConnectionResetError):  # the parent is gone: so are we
         try:
             model = load_model(setup.request)
@@ -117,7 +128,26 @@ def work(connection: Connection, setup: WorkerSetup, parent: int) -> None:
         connection.send(("ready", model.identity.fingerprint))
         while True:
             (path,) = connection.recv()
-            connection.send(_one_file(path, connection, setup, model))
+            send_message(connection, _one_file(path, connection, setup, model))
+
+
+def send_message(connection: Connection, message: tuple[object, ...]) -> None:
+    """Send a message whose arrays go as they lie in memory: `Connection.send` would copy them twice."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    connection.send(("large", data, len(buffers)))
+    for buffer in buffers:
+        connection.send_bytes(buffer.raw())
+
+
+def receive_message(connection: Connection) -> tuple[Any, ...]:
+    """Return the next message, whether it came from `send_message` or from `Connection.send`."""
+    message: tuple[Any, ...] = connection.recv()
+    if message[0] != "large":
+        return message
+    _, data, count = message
+    whole: tuple[Any, ...] = pickle.loads(data, buffers=[connection.recv_bytes() for _ in range(count)])  # noqa: S301
+    return whole
 
 
 def _one_file(path: bytes, connection: Connection, setup: WorkerSetup, model: Model) -> tuple[object, ...]:

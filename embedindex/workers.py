@@ -7,6 +7,7 @@ do both. Processes are spawned, never forked: forked children of a process that 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,8 +19,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from embedindex.crawl import FileStat
-from embedindex.errors import EmbedindexError, ModelError
-from embedindex.worker import Embedded, Failed, WorkerSetup, work
+from embedindex.errors import EmbedindexError, ModelError, display_path
+from embedindex.worker import Embedded, Failed, WorkerSetup, receive_message, work
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
@@ -28,6 +29,8 @@ START_S = 600.0
 # A file that took its worker down gets one more chance: the memory may have been someone else's.
 TRIES = 2
 START_FAILURES = 3
+GOODBYE_S = 2.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,16 @@ class WorkerPool:
         self.close()
 
     def close(self) -> None:
-        """Kill all workers."""
+        """End all workers: idle ones by closing their pipe, busy ones by force."""
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
             worker.connection.close()
+            if worker.task is not None or not worker.ready:
+                worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(GOODBYE_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
         self._workers.clear()
 
     @property
@@ -176,7 +183,7 @@ class WorkerPool:
 
     def _hear(self, worker: _Worker) -> Iterator[Event]:
         try:
-            message = worker.connection.recv()
+            message = receive_message(worker.connection)
         except (EOFError, OSError):
             yield from self._died(worker)
             return
@@ -213,6 +220,7 @@ class WorkerPool:
         self.crashes += 1
         if task is None:
             return
+        log.warning("a worker died of %s (%s)", display_path(path), _how(code))
         if self._tries[task] < TRIES:
             self._again.append((task, path))
         else:
@@ -228,10 +236,15 @@ def _how(code: int | None) -> str:
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let numeric libraries of a process started inside use one thread: there is a process for each core already."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    """Let numeric libraries of a process started inside use one thread, as there is a process for each core already."""
+    wanted = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+    )
+    # glibc hands freed memory above these sizes back at once, and gets it cleared anew, page by page, for the next
+    # array: a quarter of the time of the built-in model. Other C libraries do not know the names.
+    wanted |= {"MALLOC_MMAP_THRESHOLD_": str(2**24), "MALLOC_TRIM_THRESHOLD_": str(2**25)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from embedindex import __version__
-from embedindex.arrays import Float16Array
 from embedindex.audio import AudioFacts
 from embedindex.crawl import FileStat
 from embedindex.database import open_writer, sqlite_errors
@@ -28,7 +27,7 @@ from embedindex.errors import (
 )
 from embedindex.lock import take_lock
 from embedindex.models.base import ModelIdentity, ModelRequest
-from embedindex.records import FileRecord, IndexModel, Label, request_to_json
+from embedindex.records import FileRecord, IndexModel, Label, request_to_json, vectors_hash
 from embedindex.schema import WINDOWS_PER_ROW
 from embedindex.store import Store, path_range
 from embedindex.tags import Tags
@@ -37,13 +36,6 @@ from embedindex.tags import Tags
 def now() -> str:
     """Return the time as the database writes it: ISO 8601, UTC, seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def vectors_hash(vectors: Float16Array) -> bytes:
-    """Return the 8-byte xxh3 of a file's stored vectors, by which `verify` finds damaged ones."""
-    import xxhash
-
-    return xxhash.xxh3_64_digest(np.ascontiguousarray(vectors).tobytes())
 
 
 def _path_text(path: bytes) -> str:
@@ -77,8 +69,10 @@ class StoreWriter(Store):
 
     def close(self) -> None:
         """Close the connection and let go of the lock."""
-        super().close()
-        self._lock.release()
+        try:
+            super().close()
+        finally:
+            self._lock.release()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -154,6 +148,11 @@ class StoreWriter(Store):
                 (kind, data, windows, now()),
             )
 
+    def put_index_stamps(self, stamps: Sequence[str]) -> None:
+        """Write by which random names the index file on disk is known from now on."""
+        with self.transaction():
+            self._do("INSERT OR REPLACE INTO settings VALUES ('index_stamps', ?)", (" ".join(stamps),))
+
     def put_root(self, path: bytes, device: int | None) -> int:
         """Return the id of a scanned root, which is added when new; its device number is kept up to date."""
         for root_id, known, known_device in self.roots():
@@ -194,8 +193,14 @@ class StoreWriter(Store):
         """Write a file with its vectors in one transaction; what the index knew of that path before is replaced.
 
         Labels of the path stay. Returns the file's id.
+
+        Raises:
+            ValueError: the vectors are not (n ≥ 1, the model's dimension) float16.
         """
-        n_windows, _ = content.vectors.shape
+        n_windows, width = content.vectors.shape
+        if content.vectors.dtype != np.float16 or width != self._dimension() or n_windows < 1:
+            raise ValueError(f"{content.vectors.dtype} vectors of shape {content.vectors.shape} do not fit this index")
+        data = np.ascontiguousarray(content.vectors).data.cast("B")  # no copy: it may be long
         with self.transaction():
             file_id = self._drop_windows_of(path)
             self._next_generation()
@@ -222,17 +227,17 @@ class StoreWriter(Store):
                 "error_reason": None,
                 "first_window": first,
                 "n_windows": n_windows,
-                "n_silent": content.silent,
+                "n_silent": int(content.silent),
                 "hop_s": float(content.hop_s),
-                "vectors_hash": vectors_hash(content.vectors),
+                "vectors_hash": vectors_hash(data),
                 "scanned_at": now(),
             }
             file_id = self._put_row(file_id, columns)
             for start in range(0, n_windows, WINDOWS_PER_ROW):
-                part = content.vectors[start : start + WINDOWS_PER_ROW]
+                count = min(WINDOWS_PER_ROW, n_windows - start)
                 self._do(
                     "INSERT INTO vectors (first_window, file_id, n_windows, data) VALUES (?, ?, ?, ?)",
-                    (first + start, file_id, len(part), np.ascontiguousarray(part).tobytes()),
+                    (first + start, file_id, count, data[start * width * 2 : (start + count) * width * 2]),
                 )
         return file_id
 
@@ -345,6 +350,7 @@ class StoreWriter(Store):
 
     def forget_removals(self, generation: int) -> None:
         """Drop the log of removals up to a generation, once the search index on disk has followed."""
+        generation = int(generation)  # the column takes any type, and a NumPy number would become bytes
         if self._row("SELECT 1 FROM removed_windows WHERE generation <= ? LIMIT 1", (generation,)):
             with self.transaction():
                 self._do("DELETE FROM removed_windows WHERE generation <= ?", (generation,))

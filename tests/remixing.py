@@ -53,7 +53,8 @@ def texture(duration_s: float, seed: int, sample_rate: int = RATE) -> Float32Arr
         time_s = np.arange(count) / sample_rate
         pitch_hz = 110 * 2 ** (rng.integers(0, 30) / 12)
         note = sum(
-            rng.uniform(0.1, 1) / harmonic * np.sin(2 * np.pi * harmonic * pitch_hz * time_s) for harmonic in range(1, 7)
+            rng.uniform(0.1, 1) / harmonic * np.sin(2 * np.pi * harmonic * pitch_hz * time_s)
+            for harmonic in range(1, 7)
         )
         envelope = np.exp(-time_s * rng.uniform(1, 9)) * np.minimum(1, time_s / rng.uniform(0.002, 0.05))
         samples[start : start + count] += 0.12 * note * envelope

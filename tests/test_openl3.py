@@ -27,9 +27,9 @@ from tests.openl3_oracle import ORACLE, Array, Case, cases, needs_oracle, sound_
 Load = Callable[..., Openl3Model]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A models folder that the whole session shares: conversions are made once."""
+    """A models folder that the module shares: conversions are made once."""
     folder = tmp_path_factory.mktemp("models")
     before = os.environ.get("EMBEDINDEX_MODELS")
     os.environ["EMBEDINDEX_MODELS"] = str(folder)
@@ -40,7 +40,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["EMBEDINDEX_MODELS"] = before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def official(models_folder: Path) -> Load:
     """Loads the model with the oracle's seeded weights, in float32, each kind once."""
     loaded: dict[tuple[str, str, int, str], Openl3Model] = {}
@@ -193,7 +193,7 @@ def test_embeddings_of_6144_are_the_official_ones(official: Load) -> None:
 # What the official code does with odd inputs, and its bugs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def extra() -> dict[str, Array]:
     """What the official code returned for odd inputs."""
     with np.load(ORACLE / "official" / "extra.npz") as stored:
@@ -220,7 +220,7 @@ def test_a_nan_sample_spoils_nothing_as_in_the_official_code(official: Load, ext
 # The model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def random_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file of random weights."""
     return write_official_file(tmp_path_factory.mktemp("weights") / "random.h5")
@@ -340,3 +340,13 @@ def test_original_front_end_moves_the_embedding(models_folder: Path, random_file
     network = load(request_for(random_file))._engine
     assert isinstance(network, OnnxNetwork)
     assert np.array_equal(reduce_cells(network.cells(levels), 512), original)
+
+
+def test_a_models_folder_that_cannot_be_written_costs_time_not_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMBEDINDEX_MODELS", str(tmp_path / "file" / "models"))
+    vectors = load(request_for(random_file)).embed(np.ones((1, 48000), np.float32))
+    assert vectors.shape == (1, 512)
+    assert "will be made again next time" in caplog.text

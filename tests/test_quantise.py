@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedindex.models import quantise, selection
-from embedindex.models.base import ModelIdentity, ModelRequest
+from embedindex.models.base import ModelIdentity, ModelRequest, same_space
 from embedindex.models.calibration import KINDS, synthesise_windows
 from embedindex.models.convnet import ConvLayer, ConvNet, run_reference
 from embedindex.models.convnet_onnx import ActivationRange, IntegerPlan, build, quantise_kernel
@@ -23,7 +23,6 @@ from embedindex.models.quantise import (
     correct_biases,
     equalise,
     measure_agreement,
-    same_space,
     select,
 )
 from embedindex.models.weights import find_openl3

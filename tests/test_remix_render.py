@@ -1,9 +1,10 @@
-"""Rendering: sample-exact sources, fades that keep the level and spare attacks, the ceiling, files whole or not at all."""
+"""Rendering: sample-exact sources, fades that keep the level and spare attacks, the ceiling, files whole or not."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def rendered(recipe: Recipe) -> Float32Array:
     return np.concatenate(list(mixed_blocks(recipe)))
 
 
-# -- spans ------------------------------------------------------------------------------------------------------------
+# -- spans ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".m4a", ".ogg"])
@@ -93,7 +94,7 @@ def test_surround_is_mixed_down_as_the_standard_has_it() -> None:
     assert with_channels(samples[:, :1], 2).shape == (6, 2)
 
 
-# -- crossfades ---------------------------------------------------------------------------------------------------------
+# -- crossfades ----------------------------------------------------------------------------------------------------
 
 
 def test_the_same_sound_crossfaded_is_the_same_sound() -> None:
@@ -151,16 +152,14 @@ def test_joins_of_pure_tones_do_not_click(tmp_path: Path) -> None:
         paths.append(path)
 
     def joined(fade: int) -> list[float]:
-        events = [
-            Event(number * unit, unit, number, 10_000, fade=fade, lead=fade // 2) for number in range(len(paths))
-        ]
+        events = [Event(number * unit, unit, number, 10_000, fade=fade, lead=fade // 2) for number in range(len(paths))]
         samples = rendered(recipe_of(paths, events, rate))[:, 0]
         return [burst_db(samples, number * unit, rate) for number in range(1, 11)]
 
     assert np.median(joined(0)) - np.median(joined(1323)) >= 40
 
 
-# -- recipes ------------------------------------------------------------------------------------------------------------
+# -- recipes -------------------------------------------------------------------------------------------------------
 
 
 def test_events_that_follow_each_other_are_the_file_itself(tmp_path: Path) -> None:
@@ -169,7 +168,7 @@ def test_events_that_follow_each_other_are_the_file_itself(tmp_path: Path) -> No
     bounds = [0, 5000, 5001, 30000, 2 * RATE]
     events = [
         Event(first, last - first, 0, first, fade=min(100, last - first), lead=0, follows=first > 0)
-        for first, last in zip(bounds, bounds[1:], strict=False)
+        for first, last in pairwise(bounds)
     ]
     np.testing.assert_array_equal(rendered(recipe_of([path], events)), samples_of(path))
 
@@ -187,9 +186,7 @@ def test_any_recipe_has_exactly_its_length_and_no_gaps(
     position = 0
     for frames, number, silent in parts:
         fade = min(661, frames // 4, events[-1].frames // 4 if events else frames)
-        events.append(
-            Event(position, frames, None if silent else number, 100 * number, fade=fade, lead=fade // 2)
-        )
+        events.append(Event(position, frames, None if silent else number, 100 * number, fade=fade, lead=fade // 2))
         position += frames
     recipe = recipe_of(paths, events)
     samples = rendered(recipe)
@@ -272,7 +269,7 @@ def test_changed_and_missing_sources_are_noticed(tmp_path: Path) -> None:
         read_recipe(str(recipe))
 
 
-# -- alignment ----------------------------------------------------------------------------------------------------------
+# -- alignment -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("off_s", [-0.010, -0.003, 0.0, 0.007])
@@ -317,7 +314,7 @@ def test_levels_are_matched_within_12_db(tmp_path: Path, level_db: float, clampe
         assert found.gain_db == 12
 
 
-# -- mastering ------------------------------------------------------------------------------------------------------------
+# -- mastering -----------------------------------------------------------------------------------------------------
 
 
 def blocks_of(samples: Float32Array, size: int = 5000) -> list[Float32Array]:

@@ -98,10 +98,10 @@ def test_planted_copies_of_units_are_found(index: str, library: Path, tmp_path: 
     for number in range(12):
         around = texture(4, 300 + number)
         piece = samples[number * unit : (number + 1) * unit].copy()
-        piece = np.convolve(piece, [1.0, float(rng.uniform(-0.25, 0.25))], "same")  # a mild tilt of the spectrum
-        piece += rng.standard_normal(unit) * np.sqrt(np.square(piece).mean()) * 0.1
+        tilted = np.convolve(piece, [1.0, float(rng.uniform(-0.25, 0.25))], "same")  # a mild tilt of the spectrum
+        noisy = tilted + rng.standard_normal(unit) * np.sqrt(np.square(piece).mean()) * 0.1
         start = int(rng.integers(RATE, 3 * RATE - unit))
-        around[start : start + unit] = piece * 10 ** (float(rng.choice([-6, 6])) / 20)
+        around[start : start + unit] = noisy * 10 ** (float(rng.choice([-6, 6])) / 20)
         write_samples(library / f"{number:02d}.wav", around.astype(np.float32), RATE)
     scan_spectral(index, library)
     composer = compose(index, seed, replace(GRID, cutting=parse_units("grid:500ms")))

@@ -241,7 +241,7 @@ def test_another_model_or_hop_is_refused_and_nothing_is_changed(index: str, libr
 def test_second_writer_is_refused_while_the_first_writes(index: str, library: Path) -> None:
     make_sound(library / "a.wav")
     run_scan(index, library)
-    with StoreWriter(index), pytest.raises(IndexBusyError, match="another embedindex is writing to this index") as caught:
+    with StoreWriter(index), pytest.raises(IndexBusyError, match="another embedindex is writing") as caught:
         run_scan(index, library)
     assert caught.value.exit_status == 75
 

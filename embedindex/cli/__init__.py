@@ -7,29 +7,40 @@ written by another process, 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from typing import TYPE_CHECKING
 
-from embedindex.errors import EmbedindexError
+from embedindex.cli.console import OutputClosed, say
+from embedindex.errors import EmbedindexError, display_path
 
-_COMMANDS = ("scan", "similar", "listing", "maintenance", "models", "remix")
+if TYPE_CHECKING:
+    import typer
+
+_COMMANDS = ("scan", "similar", "listing", "maintenance", "embed", "models", "label", "genre", "evaluate", "remix")
 
 
 def main() -> None:
     """Run the command line; the console script."""
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
     if debug:
-        sys.argv[1:] = [argument for argument in arguments if argument != "--debug"]
+        sys.argv[1:] = [argument for argument in options if argument != "--debug"] + arguments[len(options) :]
     try:
-        _app()()
+        _app()(prog_name="embedindex")
     except EmbedindexError as error:
         if debug:
             raise
         _complain(str(error))
         sys.exit(error.exit_status)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
+    except OutputClosed:  # the reader of our output, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffers when Python ends
         sys.exit(0)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.exit(130)
     except Exception as error:
         if debug:
             raise
@@ -38,10 +49,10 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"embedindex: {text}\n".encode("utf-8", "backslashreplace").decode("utf-8"))
+    say(f"embedindex: {display_path(text)}")  # one line, whatever name or value it quotes
 
 
-def _app() -> object:
+def _app() -> typer.Typer:
     import typer
 
     app = typer.Typer(
@@ -49,6 +60,7 @@ def _app() -> object:
         help="Search huge sound collections by sound, tag them, and play them as one instrument.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help starts twice as fast, and errors in usage are one line
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog="Every command takes --debug, which shows where an error came from. Start with: embedindex scan FOLDER",
     )

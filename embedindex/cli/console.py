@@ -8,12 +8,20 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from embedindex.errors import display_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+BATCH_BYTES = 1 << 16
+
+
+class OutputClosed(Exception):  # noqa: N818 - not an error: the reader of our output has seen enough
+    """What reads our standard output has closed it."""
 
 
 def say(text: str) -> None:
@@ -28,34 +36,65 @@ def print_line(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write bytes to stdout, after what was printed before."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write bytes to stdout, after what was printed before.
+
+    Raises:
+        OutputClosed: nobody reads it any more.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
+
+
+def write_pieces(pieces: Iterable[bytes]) -> None:
+    """Write many small pieces to stdout, a batch at a time: a big library must not have to fit in memory as text."""
+    batch = bytearray()
+    for piece in pieces:
+        batch += piece
+        if len(batch) >= BATCH_BYTES:
+            write_bytes(bytes(batch))
+            batch.clear()
+    write_bytes(bytes(batch))
 
 
 def print_json(value: Any) -> None:
     """Print JSON to stdout, in ASCII: undecodable bytes of paths stay what they are, as escaped surrogates."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    write_bytes(json.dumps(value, indent=2, allow_nan=False).encode("ascii") + b"\n")
+
+
+def print_json_array(items: Iterable[Any]) -> None:
+    """Print a JSON array, one item a line."""
+    texts = (json.dumps(item, allow_nan=False).encode("ascii") for item in items)
+    first = next(texts, None)
+    if first is None:
+        write_bytes(b"[]\n")
+        return
+    write_pieces(chain([b"[\n  ", first], (b",\n  " + text for text in texts), [b"\n]\n"]))
 
 
 def print_paths(paths: Iterable[bytes], *, null: bool) -> None:
     """Print paths, each ended by a new line or by NUL."""
     end = b"\0" if null else b"\n"
-    write_bytes(b"".join(path + end for path in paths))
+    write_pieces(path + end for path in paths)
 
 
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print CSV (RFC 4180 quoting, lines end in a new line)."""
+    write_pieces(csv_line(row) for row in chain([header], rows))
+
+
+def csv_line(row: Sequence[object]) -> bytes:
+    """Return one line of CSV."""
     import csv
     import io
 
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+    # Python before 3.13 quotes carriage returns only when lines end in one, too.
+    csv.writer(text, lineterminator="\r\n").writerow(row)
+    return text.getvalue()[:-2].encode("utf-8", "surrogateescape") + b"\n"
 
 
 def print_m3u(tracks: Iterable[tuple[bytes, float | None, str]]) -> None:
@@ -68,7 +107,7 @@ def print_m3u(tracks: Iterable[tuple[bytes, float | None, str]]) -> None:
         shown = " ".join(title.split())
         lines.append(f"#EXTINF:{-1 if duration_s is None else round(duration_s)},{shown}".encode("utf-8", "replace"))
         lines.append(path)
-    write_bytes(b"\n".join(lines) + b"\n")
+    write_pieces(line + b"\n" for line in lines)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
@@ -79,9 +118,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Ite
         rows: cells.
         right: numbers of the columns to align right.
     """
+    shown = [[display_path(cell) for cell in row] for row in rows]  # no label or reason may move the cursor either
     if not sys.stdout.isatty():
-        for row in rows:
-            print_line("\t".join(row))
+        write_pieces(os.fsencode("\t".join(row)) + b"\n" for row in shown)
         return
     from rich import box
     from rich.console import Console
@@ -92,7 +131,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Ite
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, title in enumerate(header):
         table.add_column(title, justify="right" if number in aligned else "left", overflow="fold")
-    for row in rows:
+    for row in shown:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
 

@@ -12,10 +12,10 @@ from embedindex.cli.console import (
     clock,
     print_csv,
     print_json,
+    print_json_array,
     print_line,
     print_paths,
     print_table,
-    write_bytes,
 )
 from embedindex.cli.options import (
     CsvOption,
@@ -28,7 +28,7 @@ from embedindex.cli.options import (
     NullOption,
     PathsOption,
     one_format,
-    parse_labels,
+    parse_filters,
 )
 
 if TYPE_CHECKING:
@@ -124,7 +124,6 @@ def list_files(
     """
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
-    from embedindex.search import Filters
     from embedindex.store import Store
 
     kind = one_format(json=json, csv=csv, paths=paths)
@@ -132,11 +131,11 @@ def list_files(
         raise UsageError(f"--status {status}: choose ok, failed or missing")
     if null and not paths:
         raise UsageError("--null goes with --paths")
-    where, values = Filters(parse_labels(label), path, min_duration, max_duration).sql(missing=True)
+    where, values = parse_filters(label, path, min_duration, max_duration).sql(missing=True)
     with Store(index_folder(index)) as store:
         records = (record for record in store.files(where, values) if status is None or record.shown_status == status)
         if kind == "json":
-            _print_json_array(file_to_json(store, record) for record in records)
+            print_json_array(file_to_json(store, record) for record in records)
         elif kind == "paths":
             print_paths((record.path for record in records), null=null)
         elif kind == "csv":
@@ -180,17 +179,6 @@ def list_files(
                 ],
                 right=(1, 2),
             )
-
-
-def _print_json_array(items: Any) -> None:
-    """Print a JSON array item by item: a big library must not have to fit in memory as text."""
-    import json
-
-    empty = True
-    for item in items:
-        write_bytes((("[\n  " if empty else ",\n  ") + json.dumps(item, allow_nan=False)).encode("ascii"))
-        empty = False
-    write_bytes(b"[]\n" if empty else b"\n]\n")
 
 
 def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:

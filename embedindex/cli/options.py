@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from embedindex.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedindex.search import Filters
 
 IndexOption = Annotated[
     Optional[str],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
@@ -53,6 +56,26 @@ def parse_labels(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
             raise UsageError(f"--label {text}: write KEY=VALUE, for example genre=ambient")
         pairs.append((key.strip(), value.strip()))
     return tuple(pairs)
+
+
+def parse_filters(
+    label: list[str] | None, path: str | None, min_duration: float | None, max_duration: float | None
+) -> Filters:
+    """Return the filters that the options of those names stand for.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    from embedindex.search import Filters
+
+    for name, length_s in (("--min-duration", min_duration), ("--max-duration", max_duration)):
+        if length_s is not None and not length_s >= 0:
+            raise UsageError(f"{name} {length_s:g}: give a number of seconds, 0 or more")
+    if min_duration is not None and max_duration is not None and min_duration > max_duration:
+        raise UsageError(f"--min-duration {min_duration:g} is more than --max-duration {max_duration:g}")
+    if path is not None and not path:
+        raise UsageError("--path: give a pattern, for example 'drums/*'")
+    return Filters(parse_labels(label), path, min_duration, max_duration)
 
 
 def one_format(**formats: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from embedindex.progress import Report, ScanProgress, ScanSummary
 
 SHOWN_TROUBLES = 5
+MAX_HOP_S = 3600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -61,10 +63,13 @@ def scan(
 
     Example: embedindex scan /music ~/samples
     """
+    from embedindex.errors import UsageError
     from embedindex.locations import index_folder
     from embedindex.scan import ScanOptions
     from embedindex.scan import scan as run_scan
 
+    if hop is not None and not hop < MAX_HOP_S:
+        raise UsageError(f"--hop {hop:g}: give a number of seconds below {MAX_HOP_S:g}")
     request = _request(model, weights, precision, engine)
     options = ScanOptions(
         request=request,
@@ -124,7 +129,8 @@ class _Interrupts:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        say("\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once")
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
 
     def __call__(self) -> bool:
         return self._asked

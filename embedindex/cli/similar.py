@@ -19,7 +19,7 @@ from embedindex.cli.options import (
     NullOption,
     PathsOption,
     one_format,
-    parse_labels,
+    parse_filters,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def similar(
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.query import QueryMaker
-    from embedindex.search import Filters, search
+    from embedindex.search import search
     from embedindex.store import Store
 
     kind = one_format(json=json, csv=csv, paths=paths, m3u=m3u)
@@ -65,12 +65,12 @@ def similar(
         raise UsageError(f"--by {by}: choose file or window")
     if null and not paths:
         raise UsageError("--null goes with --paths")
+    filters = parse_filters(label, path, min_duration, max_duration)
     with Store(index_folder(index)) as store:
         view = load_view(store)
         if view.damage:
             say(f"embedindex: {view.damage}")
         maker = QueryMaker(store, view.model)
-        filters = Filters(parse_labels(label), path, min_duration, max_duration)
         hits = search(
             store,
             view,
@@ -81,6 +81,8 @@ def similar(
             include_self=include_self,
         )
         model = view.model.identity.name
+    if not hits:
+        say("embedindex: there is no other sound in the index; add some with `embedindex scan FOLDER`")
     _print(hits, kind, list(queries), model, null=null)
 
 

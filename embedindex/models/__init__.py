@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from embedindex.errors import UnknownModelError, UsageError
-from embedindex.models.base import Model, ModelIdentity, ModelRequest
+from embedindex.models.base import Model, ModelIdentity, ModelRequest, same_space
 
-__all__ = ["Model", "ModelIdentity", "ModelRequest", "load_model", "model_names", "parse_request"]
+__all__ = ["Model", "ModelIdentity", "ModelRequest", "load_model", "model_names", "parse_request", "same_space"]
 
 GROUP = "embedindex.models"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from embedindex.arrays import Float32Array
@@ -77,6 +77,25 @@ class ModelIdentity:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+# What an identity says about the precision of a model that was quantised here.
+PRECISION_PARAMETERS = ("precision", "quantisation", "agrees_with_fp32")
+
+
+def same_space(one: ModelIdentity, other: ModelIdentity) -> bool:
+    """Say whether vectors of the two may be compared: equal, or float32 and an int8 measured to agree with it."""
+    if one == other:
+        return True
+    return _without_precision(one) == _without_precision(other) and all(
+        identity.parameters.get("precision") == "fp32" or identity.parameters.get("agrees_with_fp32") is True
+        for identity in (one, other)
+    )
+
+
+def _without_precision(identity: ModelIdentity) -> ModelIdentity:
+    kept = {key: value for key, value in identity.parameters.items() if key not in PRECISION_PARAMETERS}
+    return replace(identity, parameters=kept)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -154,8 +155,7 @@ class OfficialOpenl3:
                 "the engine openl3 is not installed; install openl3==0.4.2 (it needs Python 3.10 or earlier and an old "
                 "TensorFlow) or use --engine onnxruntime"
             )
-        from openl3 import models as official
-
+        official = import_module("openl3.models")
         self._model = official.load_audio_embedding_model_from_path(
             weights_path, input_repr, embedding_size, frontend=frontend
         )
@@ -167,8 +167,7 @@ class OfficialOpenl3:
         if self._frontend == "kapre":
             given: Any = windows[:, None].astype(np.float32)
         else:
-            from openl3 import core as official
-
+            official = import_module("openl3.core")
             given = np.concatenate(
                 [
                     official.preprocess_audio(window, 48000, hop_size=1.0, input_repr=self._input_repr, center=False)

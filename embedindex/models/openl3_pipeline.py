@@ -23,7 +23,8 @@ DEFAULT_HOP_S = 0.1
 CENTRE_SAMPLES = WINDOW_SAMPLES // 2
 # More channels than any recording has: the array is (channels, n), which the official code would average over time.
 MAX_CHANNELS = 64
-RESAMPLING_QUALITY = "VHQ"
+# Of soxr's the nearest to resampy's kaiser_best by embedding (docs/decisions/openl3-resampling.md).
+RESAMPLING_QUALITY = "HQ"
 
 Samples = npt.NDArray[Any]
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
-from embedindex.models.base import ModelIdentity
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import ActivationRange, IntegerPlan, build, flow_names, quantise_kernel
 from embedindex.models.engines import OnnxNetwork
@@ -42,8 +41,6 @@ CLIPPINGS = (False, True)
 CLIP_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 SAMPLES_PER_CHANNEL = 64
 CALIBRATION_BATCH = 3
-# What an identity says about the precision of a model that was quantised here.
-PRECISION_PARAMETERS = ("precision", "quantisation", "agrees_with_fp32")
 
 Reduce = Callable[[Float32Array], Float32Array]
 Report = Callable[[str], None]
@@ -142,16 +139,6 @@ def measure_agreement(reference: Float32Array, other: Float32Array) -> Agreement
     pairs = zip(_nearest(first), _nearest(second), strict=True)
     overlap = np.mean([len(np.intersect1d(left, right)) / NEIGHBOURS for left, right in pairs])
     return Agreement(float(overlap), float(np.quantile(cosines, 0.05)))
-
-
-def same_space(one: ModelIdentity, other: ModelIdentity) -> bool:
-    """Say whether vectors of the two may be compared: equal, or float32 and an int8 measured to agree with it."""
-    if one == other:
-        return True
-    return _without_precision(one) == _without_precision(other) and all(
-        identity.parameters.get("precision") == "fp32" or identity.parameters.get("agrees_with_fp32") is True
-        for identity in (one, other)
-    )
 
 
 def select(
@@ -344,8 +331,3 @@ def _nearest(unit: Float64Array) -> Any:
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
-
-
-def _without_precision(identity: ModelIdentity) -> ModelIdentity:
-    kept = {key: value for key, value in identity.parameters.items() if key not in PRECISION_PARAMETERS}
-    return replace(identity, parameters=kept)

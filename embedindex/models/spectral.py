@@ -34,7 +34,8 @@ RANGE_DB = 60.0  # what lies this far below the window's loudest mel band and fr
 FLOOR_DB = 110.0
 ENVELOPE_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 ONSET_DB = 2.0  # a frame is an onset when its mel bands rise this much more than the window's frames do on average
-CHUNK_WINDOWS = 16  # keeps the spectrograms of one step near the processor's caches
+# Keeps the arrays of one step near the caches, and off the sizes that the system takes back and clears every time.
+CHUNK_WINDOWS = 8
 
 SHAPES = ("centroid", "bandwidth", "rolloff", "zero_crossings", "flatness")
 SHAPE_FLOOR_HZ = 50.0  # frequencies are told apart on a logarithmic scale only above this

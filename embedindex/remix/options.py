@@ -12,6 +12,7 @@ WEIGHTS = {
     "timbre": 1.0,
     "embedding": 0.6,
     "shape": 0.6,
+    "attack": 0.6,
     "duration": 0.8,
     "loudness": 0.25,
     "pitch": 0.3,

@@ -14,6 +14,7 @@ from embedindex.arrays import Float32Array, Float64Array, Int64Array
 from embedindex.remix.frames import (
     BRIGHTNESS,
     CEPSTRA,
+    FLUX,
     LEVEL,
     LOWEST_DB,
     NOISINESS,
@@ -22,6 +23,8 @@ from embedindex.remix.frames import (
 )
 
 QUARTERS = 4
+ATTACK_BINS = 8
+STRONG_FLUX = 20.0
 EDGE_FRAMES = 3
 EDGE_WIDTH = 16  # cepstra, level, pitch, voicing
 SHAPE_RANGE_DB = 24.0
@@ -40,6 +43,7 @@ class Qualities:
         noisiness: (n,) dB.
         pitch: (n,) semitones.
         voicing: (n,) 0 to 1.
+        attacks: (n, ATTACK_BINS) 0 to 1, the strongest onset in each part.
         first: (n, EDGE_WIDTH) the first frames.
         last: (n, EDGE_WIDTH) the last frames.
     """
@@ -51,6 +55,7 @@ class Qualities:
     noisiness: Float32Array
     pitch: Float32Array
     voicing: Float32Array
+    attacks: Float32Array
     first: Float32Array
     last: Float32Array
 
@@ -113,6 +118,7 @@ def measure(frames: Float32Array, starts: Int64Array, length: int) -> Qualities:
         noisiness=(whole[:, 16] / total).astype(np.float32),
         pitch=(whole[:, 18] / voiced).astype(np.float32),
         voicing=np.clip(whole[:, 17] / total, 0, 1).astype(np.float32),
+        attacks=_attacks(frames, starts, length),
         first=_edges(frames, starts, length),
         last=_edges(frames, starts + max(0, length - EDGE_FRAMES), length),
     )
@@ -121,6 +127,17 @@ def measure(frames: Float32Array, starts: Int64Array, length: int) -> Qualities:
 def _db(power: Float64Array) -> Float32Array:
     level: Float32Array = np.maximum(10 * np.log10(np.maximum(power, 1e-30)), LOWEST_DB).astype(np.float32)
     return level
+
+
+def _attacks(frames: Float32Array, starts: Int64Array, length: int) -> Float32Array:
+    """Return the strongest rise in each of `ATTACK_BINS` parts of each stretch."""
+    edges = np.round(np.linspace(0, length, ATTACK_BINS + 1)).astype(np.int64)
+    width = max(1, int(np.diff(edges).max()))
+    flux = np.minimum(frames[:, FLUX] / np.float32(STRONG_FLUX), np.float32(1))
+    padded = np.concatenate((flux, np.zeros(length + width, np.float32)))
+    highest = np.lib.stride_tricks.sliding_window_view(padded, width).max(axis=1)
+    places = np.minimum(starts[:, None] + edges[:-1], len(highest) - 1)
+    return np.asarray(highest[places], np.float32)
 
 
 def _edges(frames: Float32Array, starts: Int64Array, length: int) -> Float32Array:
@@ -162,11 +179,13 @@ def distances(unit: Qualities, others: Qualities, scales: Scales) -> dict[str, F
     timbre = np.sqrt((np.square(gap).mean(axis=2) * share).sum(axis=1))
     own = np.maximum(unit.levels - unit.level[:, None], -SHAPE_RANGE_DB)
     theirs = np.maximum(others.levels - others.level[:, None], -SHAPE_RANGE_DB)
+    attack = np.abs(others.attacks - unit.attacks)
     loudness = np.abs(others.level - unit.level)
     sure = np.minimum(unit.voicing, others.voicing)
     return {
         "timbre": timbre,
         "shape": np.abs(own - theirs).mean(axis=1) / 6.0,
+        "attack": (attack.sum(axis=1) + attack[:, 0]) / (0.5 * (ATTACK_BINS + 1)),
         "loudness": np.minimum(loudness, 2 * GAIN_LIMIT_DB) / GAIN_LIMIT_DB,
         "pitch": sure * np.minimum(np.abs(others.pitch - unit.pitch), 12.0) / 6.0,
         "brightness": np.abs(others.brightness - unit.brightness),

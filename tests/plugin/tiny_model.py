@@ -23,14 +23,14 @@ BANDS = 16
 class TinyModel:
     default_hop_s = 0.5
 
-    def __init__(self, version: int, standardise: bool) -> None:
+    def __init__(self, version: int, standardise: bool, precision: dict[str, str | bool]) -> None:
         self._identity = ModelIdentity(
             name="tiny",
             sample_rate=RATE,
             window_samples=RATE,
             dimension=BANDS,
             standardise=standardise,
-            parameters={"version": version},
+            parameters={"version": version, **precision},
         )
 
     @property
@@ -45,13 +45,17 @@ class TinyModel:
                 time.sleep(600)
         spectrum = np.abs(np.fft.rfft(windows, axis=1))[:, 1 : 1 + RATE // 2] ** 2
         bands = spectrum.reshape(len(windows), BANDS, -1).mean(axis=2)
-        return np.log1p(bands).astype(np.float32)
+        vectors: Float32Array = np.log1p(bands).astype(np.float32)
+        return vectors
 
 
 def load(request: ModelRequest) -> TinyModel:
     options = dict(request.options)
     version = int(options.pop("version", "1"))
     standardise = options.pop("standardise", "no") == "yes"
+    precision: dict[str, str | bool] = {"precision": "fp32"}
+    if request.precision == "int8":  # the same numbers, said to be another precision's
+        precision = {"precision": "int8", "agrees_with_fp32": options.pop("agrees", "yes") == "yes"}
     if options:
         raise UsageError(f"tiny has no option {next(iter(options))}")
-    return TinyModel(version, standardise)
+    return TinyModel(version, standardise, precision)

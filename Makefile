@@ -1,0 +1,56 @@
+# The everyday commands. `make` lists them; each sets up what it needs in .venv and may be run again.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint format coverage bench clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "embedindex needs Python 3.10 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "== making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv \
+		|| { rm -rf .venv; echo "Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
+
+.venv/installed: .venv/bin/python pyproject.toml
+	@echo "== installing embedindex and the packages it needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	@echo "== installing embedindex and what its tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch .venv/installed $@
+
+demo: .venv/installed  ## synthesise a library of sounds, scan it, and find what sounds like a new drum
+	@BIN=$(BIN) sh examples/demo.sh
+
+test: .venv/installed-dev lint  ## everything CI checks: lint, types, all tests, coverage
+	@echo "== tests"
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -q -n 2 --dist worksteal
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered --fail-under=90
+
+quick: .venv/installed-dev  ## only the quick tests
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not network"
+
+lint: .venv/installed-dev  ## ruff and mypy
+	@echo "== ruff, mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+format: .venv/installed-dev  ## put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/installed-dev  ## the figures of the README (some minutes)
+	@for script in startup rescan cold_similar memory scan_speed; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+clean:  ## remove the virtual environment, the demo and caches
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

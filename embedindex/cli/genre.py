@@ -1,0 +1,342 @@
+"""``embedindex genre``: tag files by their labelled neighbours, with a confidence, or abstain."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from embedindex.cli.console import amount, clock, print_csv, print_json, print_table, progress_bar, say
+from embedindex.cli.options import CsvOption, IndexOption, JsonOption, QuietOption, one_format
+
+if TYPE_CHECKING:
+    from embedindex.genre import Judge, Judgement, Span
+    from embedindex.records import FileRecord
+    from embedindex.store import Store
+
+WAIT_S = 2.0
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the answer.
+
+    Attributes:
+        path: the file.
+        file_id: its id in the index; None outside it.
+        judgement: what the neighbours say; None for silence.
+        labels: what it is labelled by that; () for unknown.
+        given: the labels of the key that it was given already.
+        spans: its timeline, when asked for.
+    """
+
+    path: bytes
+    file_id: int | None
+    judgement: Judgement | None
+    labels: tuple[tuple[str, float], ...]
+    given: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = field(default=())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(genre)
+
+
+def genre(
+    paths: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
+        typer.Argument(
+            metavar="[PATH]…",
+            help="Files or folders of the index, or any sound (default: all without such a label).",
+            show_default=False,
+        ),
+    ] = None,
+    index: IndexOption = None,
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Which labels: genre, instrument…")] = "genre",
+    k: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("-k", min=1, help="Neighbours of each label (default: chosen by cross-validation)."),
+    ] = None,
+    group: Annotated[
+        str,
+        typer.Option(metavar="GROUP", help="What the confidence must hold beyond: folder, album, artist or a key."),
+    ] = "folder",
+    top: Annotated[int, typer.Option("-n", "--top", min=1, help="How many labels to name for each file.")] = 3,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="P", help="Less sure than this is unknown.")
+    ] = 0.0,
+    several: Annotated[
+        bool, typer.Option("--several", help="Give a file all labels at least half as probable as the first.")
+    ] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Show how the label changes along each file.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name the neighbours that decided.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing to the index.")] = False,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Label files by their labelled neighbours, and say how sure that is; far from all that is labelled: unknown.
+
+    Files that were given a label of the key keep it. `label undo` takes the predictions back.
+
+    Example: embedindex genre --min-confidence 0.5
+    """
+    from embedindex.errors import UsageError
+    from embedindex.genre import learn_judge
+    from embedindex.label_store import given_labels
+    from embedindex.labels import clean_key
+    from embedindex.locations import index_folder
+    from embedindex.store import Store
+
+    kind = one_format(json=json, csv=csv)
+    name = clean_key(key)
+    if timeline and csv and verbose:
+        raise UsageError("--csv with --timeline prints spans; leave out --verbose")
+    with Store(index_folder(index)) as store:
+        given = given_labels(store, name)
+        inside, outside = _files(store, paths, given)
+        windows = sum(record.n_windows for record in inside) / max(1, len(inside))
+        judge = learn_judge(store, name, group, k=k, queries=(max(1, len(inside)), max(1.0, windows)))
+        explain = verbose or json
+        results = list(
+            _judge_inside(store, judge, inside, given, top, min_confidence, several, explain, timeline, quiet=quiet)
+        )
+        results += _judge_outside(store, judge, outside, top, min_confidence, several, explain, timeline)
+        model = store.model()
+        folder = store.folder
+    new = [result for result in results if result.file_id is not None and not result.given]
+    number = 0
+    if new and not dry_run:
+        number = _write(folder, name, judge, new, f"genre --key {name} --min-confidence {min_confidence:g}")
+    if kind == "json":
+        print_json(_to_json(name, judge, model.identity.name if model else "", results))
+    elif kind == "csv":
+        _print_csv(results, top, timeline=timeline)
+    elif paths or verbose or timeline:
+        _print_results(results, name, verbose=verbose)
+    else:
+        _print_counts(results, name)
+    if not quiet:
+        _say_summary(results, judge, name, number)
+
+
+def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -> tuple[list[FileRecord], list[bytes]]:
+    """Return (files of the index, sounds outside it) that are to be judged.
+
+    Raises:
+        PathNotFoundError: a path is neither.
+        QueryError: every file has a given label.
+    """
+    from embedindex.errors import PathNotFoundError, QueryError, display_path
+    from embedindex.genre import unlabelled
+
+    if not paths:
+        records = unlabelled(store, given)
+        if not records and given:
+            raise QueryError("every file of the index was given a label of this key; name files to see them judged")
+        return records, []
+    inside: list[FileRecord] = []
+    outside: list[bytes] = []
+    for path in paths:
+        absolute = os.path.abspath(os.fsencode(path))
+        below = [store.file(row[0]) for row in store.paths_below(absolute)]
+        if below:
+            inside += [record for record in below if record.status == "ok"]
+        elif os.path.isfile(absolute):
+            outside.append(absolute)
+        else:
+            raise PathNotFoundError(
+                f"{display_path(path)}: is neither in the index nor a sound file; scan it, or name another"
+            )
+    return list({record.id: record for record in inside}.values()), outside
+
+
+def _judge_inside(
+    store: Store,
+    judge: Judge,
+    records: list[FileRecord],
+    given: dict[int, list[str]],
+    top: int,
+    min_confidence: float,
+    several: bool,
+    explain: bool,
+    timeline: bool,
+    *,
+    quiet: bool,
+) -> Iterable[Result]:
+    from embedindex.genre import judge_files
+
+    by_id = {record.id: record for record in records}
+    with progress_bar(quiet=quiet) as bar:
+        task = None if bar is None else bar.add_task("Judging", total=len(records), note="")
+        for file_id, judgement in judge_files(judge, store, records, top=top, explain=explain):
+            record = by_id.pop(file_id)
+            spans = _spans(judge, store, record) if timeline else ()
+            labels = judgement.labels(min_confidence, several=several)
+            yield Result(record.path, file_id, judgement, labels, tuple(given.get(file_id, ())), spans)
+            if bar is not None and task is not None:
+                bar.advance(task)
+    for file_id, record in by_id.items():  # silence
+        yield Result(record.path, file_id, None, (), tuple(given.get(file_id, ())))
+
+
+def _spans(judge: Judge, store: Store, record: FileRecord) -> tuple[Span, ...]:
+    model = store.model()
+    if model is None or record.hop_s is None:
+        return ()
+    return tuple(judge.timeline(store.vectors_of(record), record.hop_s, model.identity.window_s, record.duration))
+
+
+def _judge_outside(
+    store: Store,
+    judge: Judge,
+    paths: list[bytes],
+    top: int,
+    min_confidence: float,
+    several: bool,
+    explain: bool,
+    timeline: bool,
+) -> Iterable[Result]:
+    """Judge sounds that the index does not hold; they are embedded with its model."""
+    if not paths:
+        return
+    from embedindex.embed import embed_file
+    from embedindex.genre import judge_vectors
+    from embedindex.query import QueryMaker
+
+    known = store.model()
+    if known is None:
+        return
+    model = QueryMaker(store, known).model()
+    for path in paths:
+        made = embed_file(path, model, known.hop_s, content_hash=b"")
+        judgement = judge_vectors(judge, made.vectors, top=top, explain=explain)
+        labels = () if judgement is None else judgement.labels(min_confidence, several=several)
+        spans = judge.timeline(made.vectors, made.hop_s, model.identity.window_s, made.duration_s) if timeline else ()
+        yield Result(path, None, judgement, labels, (), tuple(spans))
+
+
+def _write(folder: str, key: str, judge: Judge, results: list[Result], detail: str) -> int:
+    """Write predictions to the index; return the number of the import that undoes them."""
+    from embedindex.label_store import put_predictions
+    from embedindex.writer import StoreWriter
+
+    with StoreWriter(folder, wait_s=WAIT_S) as store:
+        predictions = [(result.file_id, list(result.labels)) for result in results if result.file_id is not None]
+        number, _ = put_predictions(store, key, "knn", f"{detail} -k {judge.voter.k}", predictions)
+    return number
+
+
+def _to_json(key: str, judge: Judge, model: str, results: list[Result]) -> dict[str, Any]:
+    return {
+        "key": key,
+        "k": judge.voter.k,
+        "model": model,
+        "labelled": len(judge.labelled),
+        "labels": list(judge.labelled.classes),
+        "across_groups": judge.across_groups,
+        "results": [_result_json(result) for result in results],
+    }
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    from embedindex.search import path_to_json
+
+    said = result.judgement
+    data: dict[str, Any] = {
+        **path_to_json(result.path),
+        "label": result.labels[0][0] if result.labels else None,
+        "confidence": round(said.values[0][1], 6) if said and said.values else None,
+        "labels": [value for value, _ in result.labels],
+        "top": [{"value": value, "confidence": round(sure, 6)} for value, sure in said.values] if said else [],
+        "familiar": bool(said and said.familiar),
+        "familiarity": round(said.familiarity, 6) if said else None,
+        "nearest": round(said.nearest, 6) if said else None,
+        "given": list(result.given),
+        "neighbours": [
+            {**path_to_json(one.path), "likeness": round(one.likeness, 6), "labels": list(one.values)}
+            for one in (said.neighbours if said else ())
+        ],
+    }
+    if result.spans:
+        data["timeline"] = [
+            {
+                "start": round(span.start_s, 3),
+                "end": round(span.end_s, 3),
+                "value": span.value,
+                "confidence": round(span.confidence, 6),
+            }
+            for span in result.spans
+        ]
+    return data
+
+
+def _print_csv(results: list[Result], top: int, *, timeline: bool) -> None:
+    if timeline:
+        print_csv(
+            ("path", "start", "end", "label", "confidence"),
+            (
+                (os.fsdecode(one.path), f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.value, f"{s.confidence:.4f}")
+                for one in results
+                for s in one.spans
+            ),
+        )
+        return
+    header = ["path", "label", "confidence"]
+    for place in range(2, top + 1):
+        header += [f"label_{place}", f"confidence_{place}"]
+    rows = []
+    for one in results:
+        values = one.judgement.values if one.judgement else ()
+        cells = [os.fsdecode(one.path), one.labels[0][0] if one.labels else UNKNOWN, _sure(values, 0)]
+        for place in range(1, top):
+            cells += [values[place][0] if place < len(values) else "", _sure(values, place)]
+        rows.append(cells)
+    print_csv(header, rows)
+
+
+def _sure(values: tuple[tuple[str, float], ...], place: int) -> str:
+    return f"{values[place][1]:.4f}" if place < len(values) else ""
+
+
+def _print_results(results: list[Result], key: str, *, verbose: bool) -> None:
+    from embedindex.errors import display_path
+
+    rows = []
+    for one in results:
+        values = one.judgement.values if one.judgement else ()
+        shown = ", ".join(value for value, _ in one.labels) or UNKNOWN
+        others = ", ".join(f"{value} {sure:.2f}" for value, sure in values)
+        rows.append((shown, _sure(values, 0)[:4], display_path(one.path), others))
+        if verbose and one.judgement:
+            for near in one.judgement.neighbours:
+                rows.append(("", f"{near.likeness:.3f}", f"  like {display_path(near.path)}", ", ".join(near.values)))
+        for span in one.spans:
+            rows.append((span.value, f"{span.confidence:.2f}", f"  {clock(span.start_s)} to {clock(span.end_s)}", ""))
+    print_table((key, "sure", "file", "candidates"), rows, right=(1,))
+
+
+def _print_counts(results: list[Result], key: str) -> None:
+    counts = Counter(value for one in results for value, _ in one.labels)
+    unknown = sum(1 for one in results if not one.labels)
+    rows = [(value, f"{count:,}") for value, count in counts.most_common()]
+    print_table((key, "files"), [*rows, *([(UNKNOWN, f"{unknown:,}")] if unknown else [])], right=(1,))
+
+
+def _say_summary(results: list[Result], judge: Judge, key: str, number: int) -> None:
+    labelled = sum(1 for one in results if one.labels)
+    basis = "across groups" if judge.across_groups else "file by file: it holds for files like the labelled ones only"
+    say(
+        f"embedindex: {amount(labelled, 'file')} of {len(results):,} labelled by {len(judge.labelled):,} with a given "
+        f"{key}, k = {judge.voter.k}; confidence learnt {basis}"
+    )
+    if number:
+        say(f"embedindex: written as import {number}; `embedindex label undo` takes it back")
+    elif any(one.file_id is not None and not one.given for one in results):
+        say("embedindex: nothing was written")

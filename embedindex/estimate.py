@@ -1,0 +1,163 @@
+"""What a scan would cost, before it is started: hours of sound, time and disk, from a sample of the files.
+
+The length of a file is guessed from its size by what a sample of files of the same suffix says; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedindex.audio import probe
+from embedindex.changes import TodoList
+from embedindex.crawl import CrawlTrouble, crawl, outermost
+from embedindex.embed import BATCH_WINDOWS
+from embedindex.errors import AudioError, IndexNotFoundError
+from embedindex.models import Model
+from embedindex.progress import never
+from embedindex.store import Store
+
+PROBED_FILES = 300
+PROBE_S = 10.0  # at most so long; network drives are slow
+MEASURE_S = 1.0
+# Lossy and lossless music together: what files are guessed at when none could be probed, bytes a second.
+FALLBACK_BYTES_PER_S = 40_000.0
+# The database's rows around the vectors, and the search index, which holds each vector once more.
+DISK_PER_VECTOR = 2.1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a scan would have to do.
+
+    Attributes:
+        found: audio files in the folders.
+        todo: files that are new or changed.
+        bytes: their size.
+        audio_s: their length in seconds, guessed.
+        windows: how many vectors they would get.
+        time_s: how long the model would need, on `workers` processes.
+        disk_bytes: what the index would grow by.
+        probed: how many files the guess stands on.
+    """
+
+    found: int
+    todo: int
+    bytes: int
+    audio_s: float
+    windows: int
+    time_s: float
+    disk_bytes: int
+    probed: int
+
+
+def estimate(
+    folder: str,
+    roots: list[str | bytes],
+    model: Model,
+    hop_s: float,
+    workers: int,
+    *,
+    stop: Callable[[], bool] = never,
+    seed: int = 0,
+) -> Estimate:
+    """Return what a scan of `roots` into the index in `folder` would cost; writes nothing.
+
+    Args:
+        folder: the index folder, which need not be there.
+        roots: what would be scanned.
+        model: the model, loaded with one thread.
+        hop_s: seconds between windows.
+        workers: number of processes.
+        stop: asked often; True ends the counting early.
+        seed: of the sample.
+    """
+    paths = outermost([os.fsencode(root) for root in roots])
+    try:
+        store: Store | None = Store(folder)
+    except IndexNotFoundError:
+        store = None
+    found = 0
+    sizes: defaultdict[bytes, int] = defaultdict(int)
+    sample: list[tuple[bytes, int]] = []
+    choose = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    try:
+        with TodoList() as todo:
+            for item in crawl(paths, CrawlTrouble()):
+                found += 1
+                if stop():
+                    break
+                state = store.file_state(item.path) if store is not None else None
+                if state is not None and state[1:3] == (item.stat.size, item.stat.mtime_ns):
+                    continue
+                todo.add(item, None)
+                sizes[_suffix(item.path)] += item.stat.size
+                # Reservoir sampling (Vitter 1985, algorithm R).
+                if len(sample) < PROBED_FILES:
+                    sample.append((item.path, item.stat.size))
+                elif (place := choose.randrange(todo.files)) < PROBED_FILES:
+                    sample[place] = (item.path, item.stat.size)
+            files, size = todo.files, todo.bytes
+    finally:
+        if store is not None:
+            store.close()
+    audio_s, probed = _length(sizes, sample)
+    windows = round(audio_s / hop_s) + files
+    rate = _windows_per_s(model) if files else 1.0
+    return Estimate(
+        found=found,
+        todo=files,
+        bytes=size,
+        audio_s=audio_s,
+        windows=windows,
+        time_s=windows / (rate * max(1, workers)),
+        disk_bytes=round(windows * model.identity.dimension * 2 * DISK_PER_VECTOR),
+        probed=probed,
+    )
+
+
+def _suffix(path: bytes) -> bytes:
+    return os.path.splitext(path)[1].lower()
+
+
+def _length(sizes: dict[bytes, int], sample: list[tuple[bytes, int]]) -> tuple[float, int]:
+    """Return (seconds of sound in files of these sizes by suffix, number of files that were probed)."""
+    seconds: defaultdict[bytes, float] = defaultdict(float)
+    measured: defaultdict[bytes, int] = defaultdict(int)
+    probed = 0
+    started = time.monotonic()
+    for path, size in sample:
+        if time.monotonic() - started > PROBE_S:
+            break
+        try:
+            duration_s = probe(path).duration_s
+        except AudioError:
+            duration_s = 0.0  # its bytes hold no sound
+        if duration_s is not None:
+            seconds[_suffix(path)] += duration_s
+            measured[_suffix(path)] += size
+            probed += 1
+    whole, whole_s = sum(measured.values()), sum(seconds.values())
+    average = whole / whole_s if whole_s else FALLBACK_BYTES_PER_S
+    total = 0.0
+    for suffix, size in sizes.items():
+        total += size * seconds[suffix] / measured[suffix] if measured[suffix] else size / average
+    return total, probed
+
+
+def _windows_per_s(model: Model) -> float:
+    """Return how many windows a second the model embeds in this process."""
+    windows = np.random.default_rng(0).uniform(-1, 1, (BATCH_WINDOWS, model.identity.window_samples))
+    noise = windows.astype(np.float32)
+    model.embed(noise)  # the first call sets things up
+    done, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < MEASURE_S:
+        model.embed(noise)
+        done += BATCH_WINDOWS
+    return done / elapsed

@@ -1,0 +1,134 @@
+"""The commands in the documentation work.
+
+Convention: in ``console`` blocks of docs/{scan,similar,index-files}.md every line that starts with ``$ `` is run, from
+top to bottom, in a folder that holds a small library; ``/music`` stands for a folder of it and ``~`` for the folder
+itself. Each must exit with 0. ``sql`` blocks are run on the database, ``python`` blocks in the index folder. Anything
+that is not to be run stands in a ``text`` block or in a table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedindex.records import Label
+from embedindex.store import Store
+from embedindex.writer import StoreWriter
+from tests.command_line import command
+from tests.indexing import age
+from tests.sounds import drum_hit, pad, sine, write_wav
+
+DOCS = Path(__file__).parents[1] / "docs"
+HOURGLASS_S = 120
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the fenced blocks of a page that are in a language."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(page: str) -> list[str]:
+    """Return the command lines of a page."""
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small library, scanned with the built-in model, and a label."""
+    folder = tmp_path_factory.mktemp("docs")
+    sounds = {
+        "music/drums/kick.wav": drum_hit("kick"),
+        "music/drums/hat.wav": drum_hit("hat"),
+        "music/ambient/drone.wav": pad([110.0, 165.0], 2.0),
+        "samples/pad.flac": pad([220.0, 277.0, 330.0], 1.5),
+        "clip.wav": sine(165.0, 1.0),
+    }
+    for name, samples in sounds.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(path, samples)
+        age(path)
+    with pytest.MonkeyPatch.context() as patch:
+        _enter(folder, patch)
+        ran = command("scan", folder / "music", folder / "samples", "-j", "1", "--quiet")
+    assert ran.status == 0, ran.error
+    with StoreWriter(str(folder / "index")) as store:
+        record = store.file_by_path(os.fsencode(folder / "music" / "ambient" / "drone.wav"))
+        assert record is not None
+        store.put_labels(record.id, [Label("genre", "drone", "human", 1.0)])
+    return folder
+
+
+def _enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.setenv("HOME", str(folder))
+    patch.setenv("EMBEDINDEX_INDEX", str(folder / "index"))
+    patch.setenv("EMBEDINDEX_MODELS", str(folder / "models"))
+    patch.setenv("EMBEDINDEX_OFFLINE", "1")
+
+
+@pytest.mark.parametrize("page", ["scan.md", "similar.md", "index-files.md"])
+def test_commands_of_the_page_work(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _enter(home, monkeypatch)
+    lines = commands(page)
+    assert lines
+    for line in lines:
+        real = line.replace("/music", str(home / "music")).replace("~", str(home))
+        if "|" in real or ">" in real:
+            real = real.replace("embedindex", f"{shlex.quote(sys.executable)} -m embedindex", 1)
+            done = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", real], capture_output=True, text=True, timeout=HOURGLASS_S
+            )
+            assert done.returncode == 0, (line, done.stderr)
+        else:
+            words = shlex.split(real)
+            assert words[0] == "embedindex", line
+            ran = command(*words[1:])
+            assert ran.status == 0, (line, ran.error)
+
+
+def test_every_option_of_the_pages_commands_is_explained() -> None:
+    pages = {"scan": ["scan.md"], "similar": ["similar.md"], "list": ["index-files.md", "similar.md"]}
+    for name, explained_in in pages.items():
+        shown = command(name, "--help").text
+        options = set(re.findall(r"^ +(?:-\w, )?(--[a-z0-9-]+)", shown, re.MULTILINE)) - {"--help"}
+        text = "".join((DOCS / page).read_text(encoding="utf-8") for page in explained_in)
+        assert options
+        assert {option for option in options if option not in text} == set()
+
+
+def test_queries_of_the_page_answer(home: Path) -> None:
+    queries = blocks("index-files.md", "sql")
+    assert len(queries) == 2
+    database = sqlite3.connect(f"file:{home / 'index' / 'embedindex.db'}?mode=ro", uri=True)
+    assert database.execute(queries[0]).fetchall() == [(None, 4, pytest.approx(0.1, abs=0.01))]
+    assert database.execute(queries[1]).fetchall() == []
+    database.close()
+
+
+def test_python_of_the_page_reads_the_vectors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _enter(home, monkeypatch)
+    monkeypatch.chdir(home / "index")
+    by_hand, with_library = blocks("index-files.md", "python")
+    got: dict[str, object] = {}
+    exec(by_hand, got)  # noqa: S102 - our own documentation
+    exec(with_library, got)  # noqa: S102
+    with Store(str(home / "index")) as store:
+        wanted = store.vectors_of(store.file(int(str(got["file_id"]))))
+    assert (got["vectors"] == wanted).all()
+    assert len(got["unit_vectors"]) == got["record"].n_windows  # type: ignore[arg-type, attr-defined]
+
+
+def test_pages_named_in_links_are_there() -> None:
+    for page in ("scan.md", "similar.md", "index-files.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text(encoding="utf-8")):
+            assert (DOCS / target).exists(), f"{page} links to {target}"

@@ -1,0 +1,368 @@
+"""Real processes that are killed, interrupted, or run out of disk: what was done stays, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedindex.index import load_view, refresh_index
+from embedindex.index_file import index_path
+from embedindex.store import Store
+from embedindex.verify import verify
+from embedindex.writer import StoreWriter
+from tests.indexing import constant, make_sound, run_scan, write_samples
+from tests.storing import open_filled, put
+
+CHECKOUT = Path(__file__).parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(
+        [str(CHECKOUT), str(CHECKOUT / "tests" / "plugin"), os.environ.get("PYTHONPATH", "")]
+    ),
+}
+FILES = 60
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a command line of embedindex in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "embedindex", *arguments],
+        env=ENVIRONMENT, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def start_scan(index: str, library: Path, **options: Any) -> subprocess.Popen[str]:
+    return start("scan", str(library), "--index", index, "--model", "tiny", "--workers", "2", "--nice", "0", **options)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def fill_library(library: Path) -> None:
+    for number in range(FILES):
+        make_sound(library / f"{number % 7}" / f"{number:02d}.wav", 200 + 20 * number, 0.2 + number % 5 * 0.7)
+    shutil.copy2(library / "0" / "00.wav", library / "0" / "copy.wav")
+    (library / "broken.wav").write_bytes(b"RIFF....WAVE, or so they say")
+
+
+def logical_content(index: str) -> list[tuple[Any, ...]]:
+    """Return all that an index says about sounds, without what differs from run to run."""
+    with Store(index) as store:
+        return [
+            (
+                record.path,
+                record.shown_status,
+                record.content_hash,
+                record.duration,
+                record.error_kind,
+                store.vectors_of(record).tobytes(),
+            )
+            for record in store.files()
+        ]
+
+
+def problems(index: str) -> list[str]:
+    with Store(index) as store:
+        return [problem.what for problem in verify(store).problems]
+
+
+def lives(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().split(") ")[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def children(process_id: int) -> list[int]:
+    try:
+        return [int(number) for number in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "it does not come about"
+        time.sleep(0.005)
+
+
+def files_done(index: str) -> int:
+    try:
+        with Store(index) as store:
+            return store.counts().files
+    except Exception:  # noqa: BLE001  # not made yet
+        return 0
+
+
+@pytest.mark.slow
+def test_scan_killed_again_and_again_ends_like_one_that_was_not(index: str, library: Path, tmp_path: Path) -> None:
+    fill_library(library)
+    whole = str(tmp_path / "whole")
+    started = time.monotonic()
+    assert finish(start_scan(whole, library))[0] == 0
+    took = time.monotonic() - started
+    wanted = logical_content(whole)
+    assert len(wanted) == FILES + 2
+    chance = random.Random(20)
+    done = 0
+    for _ in range(15):
+        process = start_scan(index, library)
+        time.sleep(chance.uniform(0.3, 0.95) * took)
+        held = [process.pid, *children(process.pid)]
+        process.kill()
+        finish(process)
+        if os.path.exists(index):
+            before, done = done, files_done(index)
+            assert done >= before  # what was done stays done
+        wait_until(lambda held=held: not any(lives(one) for one in held), 15)
+    status, _, errors = finish(start_scan(index, library))
+    assert status == 0, errors
+    assert logical_content(index) == wanted
+    assert problems(index) == []
+    assert not [name for name in os.listdir(index) if name.endswith(".part")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [2, 20, 45])
+def test_scan_killed_in_its_middle_goes_on_there(index: str, library: Path, files: int) -> None:
+    fill_library(library)
+    process = start_scan(index, library)
+    wait_until(lambda: files_done(index) >= files)
+    process.kill()
+    finish(process)
+    held = files_done(index)
+    assert held >= files
+    with Store(index) as store:
+        assert store.integrity_problems() == []
+        assert all(store.has_whole_vectors(record) for record in store.files("status = 'ok'"))
+    summary = run_scan(index, library)
+    assert summary.unchanged >= held - 2  # fresh files may be compared again
+    assert problems(index) == []
+
+
+WRITE_INDEX = """
+import os, sys, time
+from embedindex.index import refresh_index
+from embedindex.writer import StoreWriter
+with StoreWriter(sys.argv[1]) as store:
+    print("ready", flush=True)
+    while True:
+        refresh_index(store, rebuild=True)
+"""
+
+
+def test_kill_while_the_index_is_written_leaves_a_whole_one(index: str) -> None:
+    with open_filled(index) as store:
+        for number in range(40):
+            put(store, b"%d.wav" % number, 200, number)
+    chance = random.Random(21)
+    leftovers = 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", WRITE_INDEX, index], env=ENVIRONMENT, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.35 + chance.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        leftovers += os.path.exists(index_path(index) + ".part")
+        with Store(index) as reader:
+            view = load_view(reader)
+            assert (view.damage, view.windows) == (None, 8000)
+            assert [problem.what for problem in verify(reader).problems] in ([], ["there is no search index on disk"])
+    with StoreWriter(index) as store:
+        refresh_index(store)
+        assert verify(store).problems == ()
+    assert not os.path.exists(index_path(index) + ".part")
+
+
+HOLD = """
+import sys, time
+from embedindex.writer import StoreWriter
+store = StoreWriter(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_scan_is_refused_at_once_and_the_lock_dies_with_its_holder(index: str, library: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, index], env=ENVIRONMENT, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        status, out, err = finish(start_scan(index, library))
+        assert (status, out) == (75, "")
+        (line,) = err.strip().splitlines()
+        assert "another embedindex is writing to this index; wait for it to finish" in line
+        status, out, _ = finish(start("info", "--index", index))
+        assert status == 0  # reading goes on
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()  # type: ignore[union-attr]
+    assert finish(start_scan(index, library))[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_once_a_scan_finishes_the_files_in_hand(index: str, library: Path, number: signal.Signals) -> None:
+    fill_library(library)
+    process = start_scan(index, library)
+    wait_until(lambda: files_done(index) >= 3)
+    workers = children(process.pid)
+    process.send_signal(number)
+    status, _, err = finish(process)
+    assert status == 130, err
+    assert "finishing the files in hand" in err
+    assert "Traceback" not in err
+    wait_until(lambda: not any(lives(worker) for worker in workers), 5)
+    assert files_done(index) < FILES
+    assert problems(index) == []
+    run_scan(index, library)
+    assert files_done(index) == FILES + 2
+
+
+@pytest.mark.slow
+def test_interrupted_twice_a_scan_stops_at_once(index: str, library: Path) -> None:
+    fill_library(library)
+    write_samples(library / "0" / "000-hangs.wav", constant(-0.95))
+    process = start_scan(index, library)
+    wait_until(lambda: files_done(index) >= 10)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    status, _, err = finish(process)
+    assert time.monotonic() - asked < 10
+    assert status == 130, err
+    assert "Traceback" not in err
+    wait_until(lambda: not any(lives(worker) for worker in workers), 15)
+    os.unlink(library / "0" / "000-hangs.wav")
+    run_scan(index, library)
+    assert files_done(index) == FILES + 2
+    assert problems(index) == []
+
+
+# -- a disk that is full ---------------------------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+from embedindex.errors import EmbedindexError
+from tests.storing import open_filled, put
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+with open_filled(sys.argv[1]) as store:
+    for number in range(1000):
+        try:
+            put(store, b"%d.wav" % number, 200, number)
+        except EmbedindexError as error:
+            print(number, type(error).__name__, error)
+            break
+"""
+
+
+def test_file_that_may_not_grow_is_said_and_what_was_written_stays(index: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, index],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    number, kind, message = done.stdout.split(maxsplit=2)
+    assert kind in ("StoreError", "DiskFullError")
+    assert "embedindex.db: " in message
+    assert "what was done so far is kept" in message
+    assert "run again" in message
+    assert int(number) > 0
+    with StoreWriter(index) as store:
+        assert store.counts().ok == int(number)
+        assert store.integrity_problems() == []
+        put(store, b"more.wav", 200)
+        assert all(store.has_whole_vectors(record) for record in store.files())
+
+
+TINY_DISK = """
+import os, subprocess, sys
+folder = sys.argv[1]
+if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True).returncode:
+    sys.exit(99)
+from embedindex.errors import DiskFullError, StoreError
+from embedindex.index import load_view, refresh_index
+from embedindex.index_file import index_path
+from embedindex.store import Store
+from embedindex.verify import verify
+from embedindex.writer import StoreWriter
+from tests.storing import open_filled, put
+
+def fill(store, first):
+    for number in range(first, 10_000):
+        try:
+            put(store, b"%d.wav" % number, 200, number)
+        except DiskFullError as error:
+            assert "embedindex.db: no space left on the disk; what was done so far is kept. Free some" in str(error)
+            return number
+
+with open_filled(folder) as store:
+    for number in range(20):
+        put(store, b"%d.wav" % number, 200, number)
+    refresh_index(store)
+    old = open(index_path(folder), "rb").read()
+    held = fill(store, 20)
+    assert held > 21, held
+    assert store.counts().ok == held
+    try:
+        refresh_index(store, rebuild=True)
+        raise AssertionError("the disk was not full")
+    except DiskFullError as error:
+        assert "no space left on the disk" in str(error)
+    assert open(index_path(folder), "rb").read() == old
+    assert not os.path.exists(index_path(folder) + ".part")
+    with Store(folder) as reader:
+        view = load_view(reader)
+        assert (view.windows, view.damage) == (200 * held, None)
+with open(os.path.join(folder, "filler"), "wb", buffering=0) as filler:  # not a byte is left
+    try:
+        while filler.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+try:
+    with Store(folder) as reader:
+        assert reader.counts().ok == held
+except StoreError as error:
+    assert "embedindex.db: " in str(error), error
+    assert "space" in str(error), error
+subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
+with StoreWriter(folder) as store:
+    assert store.counts().ok == held
+    put(store, b"more.wav", 200)
+    refresh_index(store)
+    assert verify(store).problems == ()
+    assert all(store.has_whole_vectors(record) for record in store.files())
+print("well", held)
+"""
+
+
+def test_full_disk_keeps_what_was_done_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare(1) to mount a small disk")
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", TINY_DISK, str(tmp_path)],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode == 99 or done.stderr.startswith("unshare"):
+        pytest.skip("this system does not let a test mount a small disk")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("well")

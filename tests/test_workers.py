@@ -1,0 +1,193 @@
+"""The supervisor of worker processes: replaced when they die, ended when it ends, and never waited for in vain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedindex.audio import MAX_DURATION_S
+from embedindex.crawl import RECHECK, FileStat
+from embedindex.errors import ModelError, UsageError
+from embedindex.models import ModelRequest, load_model
+from embedindex.worker import Embedded, Failed, WorkerSetup, trusted_stat
+from embedindex.workers import Event, Finished, Hashed, WorkerPool
+from tests.indexing import TINY, constant, make_sound, write_samples
+
+SETUP = WorkerSetup(TINY, 0.5, MAX_DURATION_S, niceness=0)
+
+
+def fingerprint() -> str:
+    return load_model(TINY).identity.fingerprint
+
+
+def finish(pool: WorkerPool, *, embed: bool = True, patience_s: float = 30.0) -> list[Finished]:
+    """Answer every question and return what finished, until nothing is in hand."""
+    done: list[Finished] = []
+    deadline = time.monotonic() + patience_s
+    while pool.busy:
+        assert time.monotonic() < deadline, "the workers do not get on"
+        for event in pool.events(0.1):
+            if isinstance(event, Hashed):
+                pool.answer(event.task, embed=embed)
+            else:
+                done.append(event)
+    return done
+
+
+def test_each_file_comes_back_once(library: Path) -> None:
+    paths = [make_sound(library / f"{number}.wav", 200 + 50 * number) for number in range(5)]
+    with WorkerPool(SETUP, 2, fingerprint()) as pool:
+        done: list[Finished] = []
+        for number, path in enumerate(paths):
+            while not pool.has_room:
+                done += finish(pool)
+            pool.submit(number, os.fsencode(path))
+        done += finish(pool)
+    assert sorted(event.task for event in done) == list(range(5))
+    assert all(isinstance(event.result, Embedded) for event in done)
+
+
+def test_dropped_file_is_not_decoded(library: Path) -> None:
+    path = write_samples(library / "crash.wav", constant(0.5))  # decoding it would kill the worker
+    with WorkerPool(SETUP, 1, fingerprint()) as pool:
+        pool.submit(7, os.fsencode(path))
+        assert finish(pool, embed=False) == [Finished(7, None)]
+        assert pool.crashes == 0
+
+
+def test_idle_worker_that_dies_is_replaced(library: Path) -> None:
+    path = os.fsencode(make_sound(library / "a.wav"))
+    with WorkerPool(SETUP, 1, fingerprint()) as pool:
+        pool.submit(1, path)
+        finish(pool)
+        (worker,) = pool._workers
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.join()
+        pool.submit(2, path)
+        (event,) = finish(pool)
+        assert isinstance(event.result, Embedded)
+
+
+def test_worker_with_another_model_than_the_index_is_refused(library: Path) -> None:
+    path = os.fsencode(make_sound(library / "a.wav"))
+    with WorkerPool(SETUP, 1, "0" * 64) as pool:
+        pool.submit(1, path)
+        with pytest.raises(ModelError, match="the model changed while the scan was starting"):
+            finish(pool)
+
+
+def test_error_of_the_model_ends_the_pool_not_the_file(library: Path) -> None:
+    path = os.fsencode(make_sound(library / "a.wav"))
+    setup = WorkerSetup(ModelRequest("tiny", (("nonsense", "1"),)), 0.5, MAX_DURATION_S)
+    with WorkerPool(setup, 1, fingerprint()) as pool:
+        pool.submit(1, path)
+        with pytest.raises(UsageError, match="tiny has no option nonsense"):
+            finish(pool)
+
+
+def test_file_that_vanished_is_unreadable(library: Path) -> None:
+    with WorkerPool(SETUP, 1, fingerprint()) as pool:
+        pool.submit(1, os.fsencode(library / "gone.wav"))
+        (event,) = finish(pool)
+    assert isinstance(event.result, Failed)
+    assert (event.result.kind, event.result.reason) == ("io", "cannot be read (No such file or directory)")
+
+
+def test_file_longer_than_allowed_is_refused(library: Path) -> None:
+    path = make_sound(library / "long.wav", 440, 12.0)
+    with WorkerPool(WorkerSetup(TINY, 0.5, 10.0), 1, fingerprint()) as pool:
+        pool.submit(1, os.fsencode(path))
+        (event,) = finish(pool)
+    assert isinstance(event.result, Failed)
+    assert event.result.kind == "limit"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's data is Linux's")
+def test_file_that_needs_too_much_memory_fails_alone(library: Path) -> None:
+    path = write_samples(library / "wide.wav", np.zeros((3_000_000, 1), np.float32) + 0.1)
+    good = make_sound(library / "good.wav")
+    tight = WorkerSetup(TINY, 0.5, MAX_DURATION_S, niceness=0, memory_bytes=56 * 2**20)
+    with WorkerPool(tight, 1, fingerprint()) as pool:
+        pool.submit(1, os.fsencode(path))
+        (event,) = finish(pool)
+        assert isinstance(event.result, Failed)
+        assert event.result.kind in ("memory", "crashed")
+        pool.submit(2, os.fsencode(good))
+        (event,) = finish(pool)
+        assert event.task == 2
+
+
+def test_leaving_the_pool_ends_a_hanging_worker_at_once(library: Path) -> None:
+    path = write_samples(library / "hang.wav", constant(-0.5))
+    with WorkerPool(SETUP, 1, fingerprint()) as pool:
+        pool.submit(1, os.fsencode(path))
+        events: list[Event] = []
+        while not events:
+            events += pool.events(0.1)
+        pool.answer(1, embed=True)
+        (worker,) = pool._workers
+        process = worker.process
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert not process.is_alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_workers_die_with_a_killed_parent(library: Path, tmp_path: Path) -> None:
+    path = write_samples(library / "hang.wav", constant(-0.5))
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, os\n"
+        "from embedindex.models import ModelRequest, load_model\n"
+        "from embedindex.worker import WorkerSetup\n"
+        "from embedindex.workers import WorkerPool, Hashed\n"
+        "if __name__ == '__main__':\n"
+        "    tiny = ModelRequest('tiny')\n"
+        "    pool = WorkerPool(WorkerSetup(tiny, 0.5, 3600.0), 1, load_model(tiny).identity.fingerprint)\n"
+        "    pool.submit(1, os.fsencode(sys.argv[1]))\n"
+        "    while True:\n"
+        "        for event in pool.events(0.1):\n"
+        "            pool.answer(1, embed=True)\n"
+        "            print(pool._workers[0].process.pid, flush=True)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while _is_running(worker):
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_stat_is_trusted_only_when_the_bytes_cannot_be_newer() -> None:
+    second = 1_000_000_000
+    old = FileStat(10, 5 * second + 1, 1, 1)
+    assert trusted_stat(old, old, 100 * second) == old
+    grown = FileStat(11, 5 * second + 1, 1, 1)
+    assert trusted_stat(old, grown, 100 * second).mtime_ns == RECHECK
+    assert trusted_stat(old, grown, 100 * second).size == 11
+    just_now = FileStat(10, 100 * second - 10_000_000, 1, 1)
+    assert trusted_stat(just_now, just_now, 100 * second).mtime_ns == RECHECK
+    a_second_ago = FileStat(10, 99 * second + 1, 1, 1)
+    assert trusted_stat(a_second_ago, a_second_ago, 100 * second) == a_second_ago
+    whole_seconds = FileStat(10, 99 * second, 1, 1)  # as FAT has them: the file may be 2 s newer
+    assert trusted_stat(whole_seconds, whole_seconds, 100 * second).mtime_ns == RECHECK
