@@ -61,6 +61,18 @@ def remix(
     far: Annotated[bool, typer.Option("--far", help="The least alike instead of the most alike.")] = False,
     layers: Annotated[int, typer.Option(min=1, max=8, help="So many remixes at once.")] = 1,
     dry_wet: Annotated[str, typer.Option(metavar="0…1", help="Share of the remix; the rest is the seed.")] = "1",
+    morph: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Merge each unit with the seed's: ir, ir-reverse, geomean, envelope, spectral-envelope, vocoder, "
+            "granular.",
+        ),
+    ] = "none",
+    morph_amount: Annotated[str, typer.Option(metavar="0…1", help="How much of that.")] = "1",
+    tail: Annotated[
+        str, typer.Option(metavar="HOW", help="What rings on after ir, ir-reverse: truncate, overlap or ring.")
+    ] = "truncate",
     variations: Annotated[int, typer.Option(min=1, max=99, help="So many different ones: OUT-1, OUT-2…")] = 1,
     rng: Annotated[int, typer.Option(min=0, help="Seed of chance: the same number, the same remix.")] = 0,
     rate: Annotated[MaybeRate, typer.Option(min=8000, max=384000, metavar="HZ", help="Else the seed's.")] = None,
@@ -82,6 +94,7 @@ def remix(
     from embedindex.remix.breakpoints import parse_breakpoints
     from embedindex.remix.compose import Sound
     from embedindex.remix.master import check_target
+    from embedindex.remix.morph import MODES, TAILS
 
     options = _options(locals())
     sound = Sound(
@@ -90,6 +103,9 @@ def remix(
         true_peak_db=true_peak,
         dry_wet=parse_breakpoints("--dry-wet", dry_wet, 0.0, 1.0),
         layers=layers,
+        morph=one_of("--morph", morph, MODES),
+        amount=parse_breakpoints("--morph-amount", morph_amount, 0.0, 1.0),
+        tail=one_of("--tail", tail, TAILS),
     )
     check_target(output, bits)
     made = []
@@ -202,6 +218,19 @@ def _lufs(text: str) -> str | float:
     if not -70 <= value <= 0:
         raise UsageError(f"--lufs {text}: write seed, or a loudness from -70 to 0, for example -16")
     return value
+
+
+def one_of(name: str, text: str, choices: tuple[str, ...]) -> str:
+    """Return `text`, one of the choices of option `name`.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    from embedindex.errors import UsageError
+
+    if text not in choices:
+        raise UsageError(f"{name} {text}: choose one of {', '.join(choices)}")
+    return text
 
 
 def _share(name: str, text: str) -> float:

@@ -22,10 +22,13 @@ from embedindex.remix.align import MARGIN_S, Placed, fade_frames, place
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Candidates, Finder, Pool
 from embedindex.remix.frames import FRAMES_PER_S
-from embedindex.remix.loudness import LoudnessMeter
+from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
+from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, find_path
+from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.recipe import Event, Output, Recipe, Source
+from embedindex.remix.render import morphed_unit
 from embedindex.remix.seed import Seed, cut_pieces, read_seed, unit_times_s
 from embedindex.remix.spans import with_channels
 from embedindex.remix.tracks import TrackCache
@@ -48,6 +51,9 @@ class Sound:
         true_peak_db: ceiling, dBTP.
         dry_wet: share of the remix.
         layers: how many remixes sound together.
+        morph: how each unit is merged with the seed's, one of `morph.MODES`.
+        amount: how much.
+        tail: what becomes of what rings on, one of `morph.TAILS`.
     """
 
     sample_rate: int | None = None
@@ -55,6 +61,9 @@ class Sound:
     true_peak_db: float = -1.0
     dry_wet: Breakpoints = ALL_WET
     layers: int = 1
+    morph: str = "none"
+    amount: Breakpoints = ALL_WET
+    tail: str = "truncate"
 
 
 class Composer:
@@ -114,14 +123,17 @@ class Composer:
             notes += _remarks(path, self.pool, options)
             events += self._events(path, layer, notes)
         last = [event for event in events if event.layer == 0][-1]
+        ring = self._ring_frames(events)
+        events = [*events, *self._rests(ring)] if ring else events
         output = Output(
             sample_rate=self._rate,
             channels=self._channels,
-            frames=self.bounds()[-1],
+            frames=self.bounds()[-1] + ring,
             lufs=self._target_lufs(),
             true_peak_db=self._sound.true_peak_db,
-            end_fade=0 if self._ends_naturally(last) else fade_frames(last.frames, last.frames, self._rate),
+            end_fade=0 if ring or self._ends_naturally(last) else fade_frames(last.frames, last.frames, self._rate),
             dry_wet=self._sound.dry_wet.text,
+            tail=self._sound.tail,
         )
         return Recipe(
             seed=_source_of_seed(self.seed),
@@ -181,26 +193,54 @@ class Composer:
             follows = carried == (source, exact.start)
             end = exact.start + round(frames * exact.native_rate / self._rate)
             fade = fade_frames(events[-1].frames if events else frames, frames, self._rate)
-            events.append(
-                Event(
-                    start=bounds[unit],
-                    frames=frames,
-                    source=source,
-                    source_start=exact.start,
-                    gain_db=round(exact.gain_db, 3),
-                    fade=fade,
-                    lead=min(exact.lead, fade // 2),
-                    follows=follows,
-                    layer=layer,
-                    unit=unit,
-                    target=round(float(self.pool.candidates[unit].costs[chosen]), 4),
-                    join=round(0.0 if follows else float(path.join[unit]), 4),
-                    clamped=exact.clamped,
-                    alternates=self._alternates(unit, chosen),
-                )
+            event = Event(
+                start=bounds[unit],
+                frames=frames,
+                source=source,
+                source_start=exact.start,
+                gain_db=round(exact.gain_db, 3),
+                fade=fade,
+                lead=min(exact.lead, fade // 2),
+                follows=follows and self._sound.morph == "none",
+                layer=layer,
+                unit=unit,
+                target=round(float(self.pool.candidates[unit].costs[chosen]), 4),
+                join=round(0.0 if follows else float(path.join[unit]), 4),
+                clamped=exact.clamped,
+                alternates=self._alternates(unit, chosen),
             )
+            events.append(self._morphed(event, sound, margin) if self._sound.morph != "none" else event)
             carried = (source, end) if exact.there >= frames else None
         return events
+
+    def _morphed(self, event: Event, sound: Float32Array, margin: int) -> Event:
+        """Return an event merged with the seed's unit, its level matched after that."""
+        amount = self._sound.amount.at(event.start / self._rate)
+        event = replace(event, morph=self._sound.morph, amount=amount, lead=event.fade // 2)
+        path = self._sources[event.source or 0].path
+        output = Output(self._rate, self._channels, event.frames, None)
+        made = morphed_unit(_source_of_seed(self.seed), path, event, output)
+        end = margin + event.frames
+        wanted, have = (unit_lufs(samples, self._rate, margin, end) for samples in (sound, made))
+        gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
+        limited = float(np.clip(gain_db, -GAIN_LIMIT_DB, GAIN_LIMIT_DB))
+        return replace(event, gain_db=round(limited, 3), clamped=limited != gain_db)
+
+    def _ring_frames(self, events: list[Event]) -> int:
+        """Return by how much the output is longer than the seed because convolutions ring on."""
+        if self._sound.tail != "ring" or self._sound.morph not in TAILED:
+            return 0
+        lasts = [event for event in events if event.start + event.frames == self.bounds()[-1]]
+        margins = 3 * round(MARGIN_S * self._rate)  # both sounds were convolved with theirs
+        return max((event.frames + margins for event in lasts if event.source is not None), default=0)
+
+    def _rests(self, frames: int) -> list[Event]:
+        start, unit = self.bounds()[-1], len(self.seed.units) - 1
+        fade = fade_frames(frames, frames, self._rate)
+        return [
+            Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
+            for layer in range(self._sound.layers)
+        ]
 
     def _placed(
         self,
@@ -334,7 +374,7 @@ def _shown(options: RemixOptions, sound: Sound, seed: Seed, variation: int) -> d
         elif not isinstance(value, Cutting):
             shown[item.name] = value
     shown["units"] = f"grid:{1000 * options.cutting.step_s:g}ms" if seed.kind == "grid" else seed.kind
-    shown["sound"] = {**asdict(sound), "dry_wet": sound.dry_wet.text}
+    shown["sound"] = {**asdict(sound), "dry_wet": sound.dry_wet.text, "amount": sound.amount.text}
     shown["variation"] = variation
     return shown
 

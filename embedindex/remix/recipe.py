@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from embedindex.errors import QueryError, UsageError, display_path
+from embedindex.remix.morph import MODES, TAILS
 
 FORMAT = "embedindex-recipe"
 VERSION = 1
@@ -65,7 +66,8 @@ class Event:
         target: distance from that unit.
         join: roughness of the join before it.
         clamped: whether its level could not be matched within 12 dB.
-        morph: how it is merged with the seed's unit.
+        morph: how it is merged with the seed's unit, see `morph.MODES`.
+        amount: how much, 0 to 1.
         alternates: (file, second, distance) of what else would have done.
     """
 
@@ -82,6 +84,8 @@ class Event:
     target: float = 0.0
     join: float = 0.0
     clamped: bool = False
+    morph: str = "none"
+    amount: float = 1.0
     alternates: tuple[tuple[str, float, float], ...] = ()
 
 
@@ -97,6 +101,8 @@ class Output:
         true_peak_db: ceiling, dBTP.
         end_fade: frames of the fade at the very end.
         dry_wet: share of the remix over time, as breakpoints; the rest is the seed.
+        tail: what becomes of what rings on after a convolution: ``truncate``, ``overlap`` (into the next unit) or
+            ``ring``.
     """
 
     sample_rate: int
@@ -106,6 +112,7 @@ class Output:
     true_peak_db: float = -1.0
     end_fade: int = 0
     dry_wet: str = "1"
+    tail: str = "truncate"
 
 
 @dataclass(frozen=True)
@@ -231,7 +238,13 @@ def _check(recipe: Recipe) -> None:
                 raise ValueError(f"event at {event.start} names source {event.source}")
             if event.source_start < 0 or event.fade < 0 or not 0 <= event.lead <= event.fade:
                 raise ValueError(f"event at {event.start} has times that make no sense")
+            if event.morph not in MODES or not 0 <= event.amount <= 1:
+                raise ValueError(f"event at {event.start} has a morph that is not known")
+            if event.fade > (0.05 * recipe.output.sample_rate if event.morph != "none" else event.frames):
+                raise ValueError(f"event at {event.start} has too long a fade")
             position += event.frames
+        if recipe.output.tail not in TAILS:
+            raise ValueError(f"tail {recipe.output.tail!r}")
         if position != recipe.output.frames:
             raise ValueError(f"layer {layer} ends at {position}, the output at {recipe.output.frames}")
 
@@ -245,7 +258,10 @@ def check_sources(recipe: Recipe) -> None:
     from embedindex.embed import hash_content
 
     used = {event.source for event in recipe.events if event.source is not None}
-    for source in [recipe.sources[number] for number in sorted(used)]:
+    files = [recipe.sources[number] for number in sorted(used)]
+    if recipe.output.dry_wet != "1" or any(event.morph != "none" for event in recipe.events):
+        files.append(recipe.seed)
+    for source in files:
         shown = display_path(source.path)
         try:
             stat = os.stat(source.path)

@@ -14,9 +14,11 @@ import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import AudioReader
+from embedindex.remix.align import MARGIN_S
 from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
-from embedindex.remix.recipe import Event, Recipe
-from embedindex.remix.spans import SpanReader, with_channels
+from embedindex.remix.morph import TAILED, morph
+from embedindex.remix.recipe import Event, Output, Recipe, Source
+from embedindex.remix.spans import SpanReader, read_span, with_channels
 
 BLOCK_FRAMES = 1 << 16
 
@@ -47,6 +49,50 @@ class Silence:
         """See `Voice.close`."""
 
 
+class Morphed:
+    """An event merged with the seed's unit: computed as a whole, because spectra have no beginning.
+
+    Args:
+        recipe: what it belongs to.
+        event: the event.
+        lead: frames to read before its start, at most `MARGIN_S`.
+
+    Attributes:
+        tail: (n, channels) what rings on after `MARGIN_S` behind its end, its gain applied.
+    """
+
+    def __init__(self, recipe: Recipe, event: Event, lead: int) -> None:
+        margin = round(MARGIN_S * recipe.output.sample_rate)
+        sound = morphed_unit(recipe.seed, recipe.sources[event.source or 0].path, event, recipe.output)
+        self._sound = sound[margin - lead :]
+
+    def read(self, frames: int) -> Float32Array:
+        """See `Voice.read`."""
+        taken, self._sound = self._sound[:frames], self._sound[frames:]
+        return np.pad(taken, ((0, frames - len(taken)), (0, 0))) if len(taken) < frames else taken
+
+    def close(self) -> None:
+        """See `Voice.close`."""
+
+    def ringing(self, behind: int) -> Float32Array:
+        """Return what sounds from `behind` frames after the next one to be read."""
+        return self._sound[behind:]
+
+
+def morphed_unit(seed: Source, path: bytes, event: Event, output: Output) -> Float32Array:
+    """Return an event's file merged with the seed's unit, from `MARGIN_S` before its start on.
+
+    Raises:
+        AudioError: one of the two cannot be read.
+    """
+    rate, margin = output.sample_rate, round(MARGIN_S * output.sample_rate)
+    frames = margin + event.frames + margin
+    begin = round(event.start * seed.sample_rate / rate)
+    own, _ = read_span(seed.path, begin, margin, frames, rate, output.channels)
+    other, _ = read_span(path, event.source_start, margin, frames, rate, output.channels)
+    return morph(own, other, event.morph, event.amount, rate, chance=event.start)
+
+
 class Run:
     """A chain of events in one file, its gains gliding from one to the next.
 
@@ -66,6 +112,8 @@ class Run:
         self._voice: Voice
         if first.source is None:
             self._voice = Silence(output.channels)
+        elif first.morph != "none":
+            self._voice = Morphed(recipe, first, lead)
         else:
             path = recipe.sources[first.source].path
             self._voice = SpanReader(path, first.source_start, lead, frames, output.sample_rate, output.channels)
@@ -81,6 +129,13 @@ class Run:
     def close(self) -> None:
         """See `Voice.close`."""
         self._voice.close()
+
+    def ringing(self, behind: int) -> Float32Array | None:
+        """Return what rings on from `behind` frames after the next one to be read; None if nothing does."""
+        if not isinstance(self._voice, Morphed):
+            return None
+        left = self._voice.ringing(behind)
+        return left * np.float32(10.0 ** (self._gains_db[-1] / 20.0)) if len(left) else None
 
 
 def _glides(events: list[Event]) -> tuple[list[float], list[float]]:
@@ -100,6 +155,47 @@ def layer_blocks(recipe: Recipe, layer: int) -> Iterator[Float32Array]:
         AudioError: a source cannot be read.
     """
     runs = _runs([event for event in recipe.events if event.layer == layer])
+    tails: list[tuple[int, Float32Array]] = []
+    yield from with_tails(_plain_blocks(recipe, runs, tails), tails)
+
+
+def with_tails(blocks: Iterator[Float32Array], tails: list[tuple[int, Float32Array]]) -> Iterator[Float32Array]:
+    """Yield blocks with what rings on added: `tails` (first frame, sound) grows while the blocks are made."""
+    position = 0
+    for block in blocks:
+        end = position + len(block)
+        if any(start < end for start, _ in tails):
+            block = block.copy()
+            for start, sound in tails:
+                first, last = max(start, position), min(start + len(sound), end)
+                if first < last:
+                    block[first - position : last - position] += sound[first - start : last - start]
+            tails[:] = [(start, sound) for start, sound in tails if start + len(sound) > end]
+        position = end
+        yield block
+
+
+def _tail(recipe: Recipe, run: Run, event: Event, fade: int, following: int) -> Float32Array | None:
+    """Return what rings on from the crossfade at an event's end, which fades it in as the event itself fades out."""
+    if recipe.output.tail == "truncate" or event.morph not in TAILED:
+        return None
+    sound = run.ringing(0)
+    if sound is None or not following:
+        return None
+    if recipe.output.tail == "overlap":
+        sound = sound[: fade + following]
+    length = len(sound)
+    curve = np.ones(length)
+    rise = min(fade, length)
+    curve[:rise] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(rise) + 0.5) / max(1, fade))
+    fall = length // 2 if recipe.output.tail == "overlap" else min(length, recipe.output.sample_rate // 200)
+    curve[length - fall :] *= 0.5 + 0.5 * np.cos(np.pi * (np.arange(fall) + 1) / max(1, fall))
+    return sound * curve[:, None].astype(np.float32)
+
+
+def _plain_blocks(
+    recipe: Recipe, runs: list[list[Event]], tails: list[tuple[int, Float32Array]]
+) -> Iterator[Float32Array]:
     current: Voice = Silence(recipe.output.channels)
     position = 0
     try:
@@ -112,6 +208,10 @@ def layer_blocks(recipe: Recipe, layer: int) -> Iterator[Float32Array]:
                 yield current.read(step)
                 position += step
             tail = runs[number + 1][0].fade if number + 1 < len(runs) else 0
+            if isinstance(current, Run):
+                rings = _tail(recipe, current, runs[number - 1][-1], fade, first.frames)
+                if rings is not None:
+                    tails.append((begin, rings))
             following = Run(recipe, events, fade - lead, tail)
             if fade:
                 try:
@@ -151,7 +251,7 @@ def _ended(recipe: Recipe, voice: Voice, position: int) -> Iterator[Float32Array
 def _runs(events: list[Event]) -> list[list[Event]]:
     runs: list[list[Event]] = []
     for event in events:
-        if runs and (event.follows or (event.source is None and runs[-1][-1].source is None)):
+        if runs and event.morph == "none" and (event.follows or (event.source is None and runs[-1][-1].source is None)):
             runs[-1].append(event)
         else:
             runs.append([event])
