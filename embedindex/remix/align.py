@@ -15,9 +15,11 @@ from embedindex.remix.loudness import SILENT_LUFS, unit_lufs
 from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.spans import read_span
 
-MARGIN_S = 0.06  # heard before and after a unit
-SHIFT_S = 0.014  # a little more than half a step of the candidates' grid, twice
-ATTACK_SHIFT_S = 0.03
+MARGIN_S = 0.12  # heard before and after a unit
+# How far a start is moved to fit: a little more than half a step of the grid it was found on, and for attacks more; the
+# second numbers are for files whose tracks are known in cells of 93 ms only.
+SHIFT_S = (0.014, 0.1)
+ATTACK_SHIFT_S = (0.03, 0.06)
 COMPARED_S = 0.5
 ALIKE = 0.6  # waveforms that correlate by so much are the same sound: they are laid on one another exactly
 FADE_S, FADE_SHARE = 0.030, 0.25
@@ -57,6 +59,8 @@ def place(
     sample_rate: int,
     attack_s: float | None,
     exact_start: int | None = None,
+    *,
+    roughly: bool = False,
 ) -> Placed:
     """Return where a stretch of a file takes a unit's place.
 
@@ -69,6 +73,7 @@ def place(
         sample_rate: of the output, Hz.
         attack_s: where the unit's attack is, None if it has none.
         exact_start: the file's frame to start at, when it is known already.
+        roughly: whether `start_s` is known to half a cell of a small track only.
 
     Raises:
         AudioError: the file cannot be read.
@@ -84,7 +89,7 @@ def place(
     found, native_rate = read_span(path, native_start, margin, length, sample_rate, channels)
     shift = 0
     if exact_start is None:
-        shift = find_shift(unit[lead:], found, margin, sample_rate, attack_s)
+        shift = find_shift(unit[lead:], found, margin, sample_rate, attack_s, roughly=roughly)
         moved = max(0, native_start + round(shift * native_rate / sample_rate))
         shift = round((moved - native_start) * sample_rate / native_rate)
         native_start = moved
@@ -105,13 +110,21 @@ def place(
     )
 
 
-def find_shift(unit: Float32Array, found: Float32Array, margin: int, sample_rate: int, attack_s: float | None) -> int:
+def find_shift(
+    unit: Float32Array,
+    found: Float32Array,
+    margin: int,
+    sample_rate: int,
+    attack_s: float | None,
+    *,
+    roughly: bool = False,
+) -> int:
     """Return by how many frames to move the start in `found` so that it falls in line with `unit`.
 
     The same sound is laid on itself to the sample; of others, the attacks fall together.
     """
     length = min(len(unit), round(COMPARED_S * sample_rate), len(found) - 2 * margin)
-    reach = round(SHIFT_S * sample_rate)
+    reach = round(SHIFT_S[roughly] * sample_rate)
     own = unit[:length].mean(axis=1).astype(np.float64)
     theirs = found[margin - reach : margin + length + reach].mean(axis=1).astype(np.float64)
     points = 1 << (len(theirs) + length).bit_length()
@@ -122,13 +135,13 @@ def find_shift(unit: Float32Array, found: Float32Array, margin: int, sample_rate
     best = int(np.argmax(alike))
     if alike[best] >= ALIKE:
         return best - reach
-    return _attack_shift(unit, found, margin, sample_rate) if attack_s is not None else 0
+    return _attack_shift(unit, found, margin, sample_rate, ATTACK_SHIFT_S[roughly]) if attack_s is not None else 0
 
 
-def _attack_shift(unit: Float32Array, found: Float32Array, margin: int, sample_rate: int) -> int:
+def _attack_shift(unit: Float32Array, found: Float32Array, margin: int, sample_rate: int, reach_s: float) -> int:
     """Return the shift that lays the rises of level at the beginnings of two sounds on one another."""
     step = max(1, sample_rate // 1000)
-    reach = round(ATTACK_SHIFT_S * sample_rate / step)
+    reach = round(reach_s * sample_rate / step)
     own = np.maximum(np.diff(envelope_db(unit[: 80 * step], step)), 0)
     first = margin // step - reach
     theirs = np.maximum(np.diff(envelope_db(found[(first * step) : (first + 80 + 2 * reach) * step], step)), 0)

@@ -8,20 +8,20 @@ Conventions: stretches start on frames of their file's track (see `frames`); cos
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Int64Array
-from embedindex.errors import AudioError, QueryError, display_path
+from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
-from embedindex.remix.frames import FRAMES_PER_S, Track
+from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.options import RemixOptions
-from embedindex.remix.qualities import Qualities, Scales, distances, join_qualities, learn_scales, measure
+from embedindex.remix.qualities import Qualities, Scales, join_qualities, learn_scales, measure
 from embedindex.remix.seed import Seed, questions, unit_times_s
+from embedindex.remix.stretches import SILENT_DB, Candidates, Comparer, Place, apart, none, together
 from embedindex.remix.tracks import TrackCache
 from embedindex.search import Filters
 from embedindex.store import Store
@@ -29,51 +29,14 @@ from embedindex.windows import window_start_s
 
 PROPOSED = 256  # windows a question
 COMPARED = 64  # windows a unit whose stretches are compared
+EXACT = 16  # of these the exact tracks are looked at, where there are any
 KEPT = 48  # stretches a unit that the path may take
 CONTINUED = 12  # of the unit before, so many are followed further in their file
-STEP_FRAMES = 2
-SILENT_DB = -60.0  # units below are silence; so are stretches
-SHORTEST_SHARE = 0.2  # a file this much shorter than the unit still may take its place
 # A file in which so many of the units have a near stretch, all of them equally far from their own place, is the same
 # recording as the seed: on another album, in another format, at another level.
 COPY_SHARE, COPY_UNITS = 0.4, 4
 COPY_COST = 0.8
 COPY_FRAMES = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """The stretches that may take one unit's place, the nearest first; none for a silent unit.
-
-    Attributes:
-        files: (k,) ids.
-        starts: (k,) first frames in the file's track.
-        lengths: (k,) frames there are, up to the unit's length.
-        costs: (k,) float32 distances from the unit, weighted.
-        similarity: (k,) cosine of the window's vector and the question's, 0 for a continuation.
-        qualities: of the stretches.
-    """
-
-    files: Int64Array
-    starts: Int64Array
-    lengths: Int64Array
-    costs: Float32Array
-    similarity: Float32Array
-    qualities: Qualities
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def take(self, places: Int64Array) -> Candidates:
-        """Return some of them."""
-        return Candidates(
-            self.files[places],
-            self.starts[places],
-            self.lengths[places],
-            self.costs[places],
-            self.similarity[places],
-            self.qualities.take(places),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +97,8 @@ class Finder:
     """
 
     def __init__(self, store: Store, view: IndexView, seed: Seed, options: RemixOptions, cache: TrackCache) -> None:
-        self._store, self._view, self._seed, self._options, self._cache = store, view, seed, options, cache
+        self._store, self._view, self._seed, self._options = store, view, seed, options
         self._files: dict[int, FileRecord] = {}
-        self._unusable: dict[int, str] = {}
         self._notes: list[str] = []
         times = unit_times_s(seed)
         self._starts = np.round(times[:, 0] * FRAMES_PER_S).astype(np.int64)
@@ -148,6 +110,7 @@ class Finder:
                 for start, length in zip(self._starts, self._lengths, strict=True)
             ]
         )
+        self._comparer = Comparer(self._files, cache, self._units, self._lengths, options)
 
     def pool(self, model: Model) -> Pool:
         """Return the candidates for every unit.
@@ -175,7 +138,7 @@ class Finder:
             usable &= ~np.isin(owners, copies)
             scores = np.where(usable, scores, -np.inf).astype(np.float32)
             scales, found = self._searched(scores, windows, owners, silent)
-        for file_id, reason in sorted(self._unusable.items()):
+        for file_id, reason in sorted(self._comparer.unusable.items()):
             self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
         if not any(map(len, found)) and not silent.all():
             raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
@@ -190,7 +153,7 @@ class Finder:
         found: list[Candidates] = []
         for unit, (ids, wins, sims) in enumerate(chosen):
             before = found[-1] if found and len(found[-1]) else None
-            found.append(self._candidates(unit, ids, wins, sims, scales, before) if not silent[unit] else _none())
+            found.append(self._candidates(unit, ids, wins, sims, scales, before) if not silent[unit] else none())
         return scales, found
 
     def _proposed(self, model: Model) -> tuple[Float32Array, Int64Array]:
@@ -255,23 +218,6 @@ class Finder:
         order = order[np.sort(first)][:COMPARED]
         return owners[unit][order], windows[unit][order], scores[unit][order]
 
-    def _region(self, file_id: int, first: int, last: int) -> tuple[int, Track] | None:
-        if file_id in self._unusable:
-            return None
-        record = self._files[file_id]
-        try:
-            stat = os.stat(record.path)
-            if stat.st_size != record.size:
-                self._unusable[file_id] = "it has changed since the scan; run `embedindex scan` again"
-                return None
-            return self._cache.region(record.path, first, last)
-        except AudioError as error:
-            self._unusable[file_id] = error.reason
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            self._unusable[file_id] = f"{reason}; run `embedindex scan` again"
-        return None
-
     def _learn(self, chosen: list[tuple[Int64Array, Int64Array, Float32Array]], silent: BoolArray) -> Scales:
         """Learn usual differences from the units and from the middle of a few windows found for each."""
         parts = [self._units.take(np.flatnonzero(~silent))] if not silent.all() else [self._units]
@@ -281,7 +227,7 @@ class Finder:
             length = int(self._lengths[unit])
             for place in range(0, len(ids), max(1, len(ids) // 6)):
                 start = self._window_frame(int(ids[place]), int(wins[place]))
-                found = self._region(int(ids[place]), start, start + length)
+                found = self._comparer.region(int(ids[place]), start, start + length, exact=False)
                 if found is not None:
                     first, track = found
                     parts.append(measure(track.frames, np.array([max(0, start - first)]), length))
@@ -301,105 +247,39 @@ class Finder:
         scales: Scales,
         before: Candidates | None,
     ) -> Candidates:
+        """Return the candidates of a unit: stretches of windows, and what follows on candidates of the one before."""
         length = int(self._lengths[unit])
-        window_frames = round(self._view.model.identity.window_s * FRAMES_PER_S)
-        parts: list[Candidates] = []
-        for file_id, window, cosine in zip(ids.tolist(), windows.tolist(), similarity.tolist(), strict=True):
-            start = self._window_frame(file_id, window)
-            spare = window_frames - length
-            low, high = (start, start + spare) if spare > 0 else (start + spare // 2 - 20, start + spare // 2 + 20)
-            made = self._stretches(unit, file_id, low, high, scales, cosine)
-            if made is not None:
-                order = np.argsort(made.costs, kind="stable")
-                if self._options.far:
-                    order = order[::-1]
-                parts.append(made.take(_apart(made, order, length // 2, 2)))
+        sign = -1 if self._options.far else 1
+        places = [
+            Place(file_id, *self._starts_within(file_id, window, length), cosine)
+            for file_id, window, cosine in zip(ids.tolist(), windows.tolist(), similarity.tolist(), strict=True)
+        ]
+        rough, of = self._comparer.stretches(unit, places, scales, exact=False)
+        best = np.full(len(places), np.inf)
+        np.minimum.at(best, of, sign * rough.costs)
+        order = np.argsort(best, kind="stable")
+        near = [int(number) for number in order[:EXACT] if np.isfinite(best[number])]
+        fine, _ = self._comparer.stretches(unit, [places[number] for number in near], scales, exact=True)
+        parts = [fine, rough.take(np.flatnonzero(~np.isin(of, near)))]
         if before is not None:
-            follow = np.argsort(before.costs, kind="stable")[:CONTINUED]
-            step = int(self._lengths[unit - 1])
-            for place in follow.tolist():
-                start = int(before.starts[place]) + step
-                if before.lengths[place] == step:
-                    cosine = float(before.similarity[place])
-                    made = self._stretches(unit, int(before.files[place]), start, start, scales, cosine)
-                    if made is not None:
-                        parts.append(made)
-        if not parts:
-            return _none()
-        together = _join(parts)
-        order = np.lexsort((together.starts, together.files, together.costs))
-        if self._options.far:
-            order = order[::-1]
-        return together.take(_apart(together, order, max(1, length // 8), KEPT))
+            parts.append(self._comparer.stretches(unit, self._following(before, unit), scales, exact=True)[0])
+        found = together(parts)
+        ranked = np.lexsort((found.starts, found.files, sign * found.costs))
+        return found.take(apart(found, ranked, max(1, length // 4), KEPT))
 
-    def _stretches(
-        self, unit: int, file_id: int, low: int, high: int, scales: Scales, cosine: float
-    ) -> Candidates | None:
-        """Return the stretches of a file that start from frame `low` to `high`; None when none can be heard."""
-        length = int(self._lengths[unit])
-        found = self._region(file_id, low, high + length)
-        if found is None:
-            return None
-        offset, track = found
-        shortest = max(1, int(SHORTEST_SHARE * length))
-        last = min(high - offset, len(track.frames) - shortest)
-        if self._view is not None and last < max(0, low - offset):
-            last = max(0, low - offset) if len(track.frames) > max(0, low - offset) + 2 else -1
-        starts = np.arange(max(0, low - offset), last + 1, STEP_FRAMES, dtype=np.int64)
-        if not len(starts):
-            return None
-        measured = measure(track.frames, starts, length)
-        loud = np.flatnonzero(measured.level >= SILENT_DB)
-        if not len(loud):
-            return None
-        starts, measured = starts[loud], measured.take(loud)
-        there = np.minimum(length, len(track.frames) - starts)
-        costs = self._cost(unit, measured, (there / length).astype(np.float32), cosine, scales)
-        count = len(starts)
-        return Candidates(
-            np.full(count, file_id, np.int64),
-            starts + offset,
-            there,
-            costs,
-            np.full(count, cosine, np.float32),
-            measured,
-        )
+    def _starts_within(self, file_id: int, window: int, length: int) -> tuple[int, int]:
+        """Return the first and last frame at which a stretch of `length` frames of a window may start."""
+        start = self._window_frame(file_id, window)
+        spare = round(self._view.model.identity.window_s * FRAMES_PER_S) - length
+        return (start, start + spare) if spare > 0 else (start + spare // 2 - 20, start + spare // 2 + 20)
 
-    def _cost(self, unit: int, measured: Qualities, share: Float32Array, cosine: float, scales: Scales) -> Float32Array:
-        weigh = self._options.weight
-        apart = distances(self._units.take(np.array([unit])), measured, scales)
-        cost = sum((weigh(name) * values for name, values in apart.items()), np.zeros(len(measured), np.float32))
-        cost = cost + weigh("embedding") * (1.0 - cosine) + weigh("duration") * (1.0 - share)
-        return np.asarray(cost, np.float32)
-
-
-def _apart(made: Candidates, order: Int64Array, gap: int, count: int) -> Int64Array:
-    """Return the first `count` of `order` that do not start within `gap` frames of an earlier one in the same file."""
-    kept: list[int] = []
-    taken: dict[int, list[int]] = {}
-    for place in order.tolist():
-        starts = taken.setdefault(int(made.files[place]), [])
-        start = int(made.starts[place])
-        if all(abs(start - other) > gap for other in starts):
-            starts.append(start)
-            kept.append(place)
-            if len(kept) == count:
-                break
-    return np.array(kept, np.int64)
-
-
-def _join(parts: list[Candidates]) -> Candidates:
-    return Candidates(
-        np.concatenate([part.files for part in parts]),
-        np.concatenate([part.starts for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.costs for part in parts]),
-        np.concatenate([part.similarity for part in parts]),
-        join_qualities([part.qualities for part in parts]),
-    )
-
-
-def _none() -> Candidates:
-    none = np.zeros(0, np.int64)
-    nothing = measure(np.zeros((0, 19), np.float32), none, 1)
-    return Candidates(none, none, none, np.zeros(0, np.float32), np.zeros(0, np.float32), nothing)
+    def _following(self, before: Candidates, unit: int) -> list[Place]:
+        step = int(self._lengths[unit - 1])
+        whole = before.lengths == step
+        nearest = np.argsort(np.where(whole, before.costs, np.inf), kind="stable")[:CONTINUED]
+        return [
+            Place(int(before.files[i]), start, start, float(before.similarity[i]))
+            for i in nearest
+            if whole[i]
+            for start in [int(before.starts[i]) + step]
+        ]

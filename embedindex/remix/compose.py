@@ -20,7 +20,8 @@ from embedindex.models.base import Model
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, Placed, fade_frames, place
 from embedindex.remix.breakpoints import Breakpoints
-from embedindex.remix.candidates import Candidates, Finder, Pool
+from embedindex.remix.candidates import Finder, Pool
+from embedindex.remix.coarse import CoarseStore
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
 from embedindex.remix.morph import TAILED
@@ -31,7 +32,8 @@ from embedindex.remix.recipe import Event, Output, Recipe, Source
 from embedindex.remix.render import morphed_unit
 from embedindex.remix.seed import Seed, cut_pieces, read_seed, unit_times_s
 from embedindex.remix.spans import with_channels
-from embedindex.remix.tracks import TrackCache
+from embedindex.remix.stretches import Candidates
+from embedindex.remix.tracks import EXACT_UP_TO_S, TrackCache
 from embedindex.remix.units import Cutting
 from embedindex.store import Store
 
@@ -92,8 +94,8 @@ class Composer:
     ) -> None:
         self._store, self._view, self._options, self._sound = store, view, options, sound
         self.seed = read_seed(seed, options.cutting)
-        finder = Finder(store, view, self.seed, options, TrackCache())
-        self.pool = finder.pool(model())
+        with CoarseStore(store.folder) as kept:
+            self.pool = Finder(store, view, self.seed, options, TrackCache(kept)).pool(model())
         self._times = unit_times_s(self.seed)
         self._rate = sound.sample_rate or self.seed.sample_rate
         self._taken: dict[int, list[tuple[int, int]]] = {}
@@ -272,6 +274,7 @@ class Composer:
                     self._rate,
                     attack_s,
                     exact_start,
+                    roughly=(record.duration or 0.0) > EXACT_UP_TO_S,
                 )
             except AudioError:
                 continue

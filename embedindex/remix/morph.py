@@ -1,7 +1,7 @@
 """Two sounds merged into one: convolution, spectra, envelopes, grains. Pure functions of samples.
 
-Conventions: sounds are (n, channels) float32 of equal length and rate: `own`, the seed's unit, and `other`, the one that
-takes its place. What comes out has the length of `own`, or that of a convolution in the modes `TAILED`; it has
+Conventions: sounds are (n, channels) float32 of equal length and rate: `own`, the seed's unit, and `other`, the sound
+that takes its place. What comes out has the length of `own`, or that of a convolution in the modes `TAILED`; it has
 `own`'s level, because convolution does anything to levels. `amount` 0 is `other` alone.
 """
 

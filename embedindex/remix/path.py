@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from embedindex.remix.candidates import Candidates, Pool
+from embedindex.remix.candidates import Pool
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
+from embedindex.remix.stretches import Candidates
 
 BEAM = 64
-JOIN_WEIGHT = 2.0  # at continuity 1, relative to the target cost
+JOIN_WEIGHT = 2.6  # at continuity 1, relative to the target cost
 REPEAT_COST, QUOTA_COST = 2000.0, 1000.0
 # Choices are moved by up to 12 ms when their attacks are brought into line, see `align`; two may move apart.
 GUARD_FRAMES = 3

@@ -1,135 +1,99 @@
-"""Tracks of library files, made when they are first asked for and kept as long as memory allows.
+"""Tracks of library files: small ones of all, exact ones of short files; made when first asked for, and kept.
 
-Conventions: a region is a stretch of a file's track, counted in frames from the file's start (see `frames`). Long files
-that can be entered anywhere are described in chunks of 8 s; others whole, because they must be decoded from the front.
+Conventions: a region is a stretch of a file's track, in frames from the file's start (see `frames`). Files up to
+`EXACT_UP_TO_S` have exact tracks, kept in memory as long as there is room; of longer ones only the small track is used,
+always, so that what was kept from before makes no difference to what is chosen.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
-from embedindex.decoders import LOSSY_STREAMS
-from embedindex.errors import AudioError
-from embedindex.remix.frames import (
-    FINE,
-    FRAMES_PER_S,
-    HOP,
-    N_FFT,
-    RATE,
-    Track,
-    describe,
-    describe_blocks,
-    fine_envelope_db,
-)
+from embedindex.records import FileRecord
+from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
+from embedindex.remix.frames import RATE, Track, describe_blocks
 
-CHUNK_FRAMES = 693  # a whole number of envelope steps: 693 * 256 = 8064 * 22
-CHUNK_FINE = CHUNK_FRAMES * HOP // FINE
-WHOLE_UP_TO_S = 60.0
+EXACT_UP_TO_S = 60.0
 LIMIT_BYTES = 512 * 2**20
 
-
-@dataclass(frozen=True)
-class _File:
-    chunked: bool
-    frames: int
+Kept = TypeVar("Kept")
 
 
 class TrackCache:
-    """The tracks of files, by path.
+    """The tracks of files.
 
     Args:
-        limit_bytes: how much to keep.
+        kept: where small tracks are kept.
+        limit_bytes: how much to keep in memory of each kind.
     """
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._limit = limit_bytes
-        self._bytes = 0
-        self._files: dict[bytes, _File] = {}
-        self._chunks: OrderedDict[tuple[bytes, int], Track] = OrderedDict()
+    def __init__(self, kept: CoarseStore, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._kept = kept
+        self._exact: _Recent[Track] = _Recent(limit_bytes)
+        self._coarse: _Recent[CoarseTrack] = _Recent(limit_bytes)
 
-    def region(self, path: bytes, first: int, last: int) -> tuple[int, Track]:
-        """Return (first frame it has, track) for the frames `first` up to `last` of a file, as far as they exist.
+    def coarse(self, record: FileRecord, first: int, last: int) -> tuple[int, Track]:
+        """Return (first frame, track) for the frames `first` up to `last` of a file, told from its small track.
 
         Raises:
             AudioError: the file cannot be read.
         """
-        file = self._files.get(path)
-        if file is None:
-            file = self._files[path] = self._open(path)
-        first = min(max(0, first), file.frames)
-        last = min(max(first, last), file.frames)
-        if not file.chunked:
-            return 0, self._chunk(path, 0, file)
-        numbers = range(first // CHUNK_FRAMES, max(first, last - 1) // CHUNK_FRAMES + 1)
-        parts = [self._chunk(path, number, file) for number in numbers]
-        if len(parts) == 1:
-            return numbers[0] * CHUNK_FRAMES, parts[0]
-        joined = Track(
-            np.concatenate([part.frames for part in parts]),
-            np.concatenate([part.fine_db for part in parts]),
-            sum(part.samples for part in parts),
-        )
-        return numbers[0] * CHUNK_FRAMES, joined
+        key = record.content_hash or record.path
+        small = self._coarse.get(key) or self._kept.get(key)
+        if small is None:
+            small = shrink(self._described(record))
+            self._kept.put(key, small)
+        self._coarse.put(key, small, small.cells.nbytes)
+        return grow(small, first, last)
 
-    def _open(self, path: bytes) -> _File:
-        with AudioReader(path) as reader:
-            facts = reader.facts
-        seekable = facts.decoder == "libsndfile" and facts.container not in LOSSY_STREAMS
-        if seekable and facts.duration_s is not None and facts.duration_s > WHOLE_UP_TO_S:
-            return _File(True, 1 + int(facts.duration_s * FRAMES_PER_S))
-        track = self._whole(path)
-        self._keep((path, 0), track)
-        return _File(False, len(track.frames))
+    def exact(self, record: FileRecord) -> Track | None:
+        """Return the exact track of a whole file; None if it is too long to have one.
 
-    def _chunk(self, path: bytes, number: int, file: _File) -> Track:
-        found = self._chunks.get((path, number))
-        if found is not None:
-            self._chunks.move_to_end((path, number))
-            return found
-        made = self._part(path, number) if file.chunked else self._whole(path)
-        self._keep((path, number), made)
-        return made
+        Raises:
+            AudioError: the file cannot be read.
+        """
+        return self._described(record) if (record.duration or 0.0) <= EXACT_UP_TO_S else None
 
-    def _keep(self, key: tuple[bytes, int], track: Track) -> None:
-        self._chunks[key] = track
-        self._bytes += track.frames.nbytes + track.fine_db.nbytes
-        while self._bytes > self._limit and len(self._chunks) > 1:
-            _, old = self._chunks.popitem(last=False)
-            self._bytes -= old.frames.nbytes + old.fine_db.nbytes
-
-    def _whole(self, path: bytes) -> Track:
-        with AudioReader(path, sample_rate=RATE) as reader:
-            return describe_blocks(reader.blocks())
-
-    def _part(self, path: bytes, number: int) -> Track:
-        """Describe one chunk, with the sound before and behind it that its outer frames look at."""
-        before = 0 if number == 0 else 4 * HOP  # enough for the window and for the rise since the frame before
-        start = number * CHUNK_FRAMES * HOP - before
-        wanted = before + CHUNK_FRAMES * HOP + N_FFT
-        parts: list[Float32Array] = []
-        length = 0
-        with AudioReader(path, sample_rate=RATE, start_s=start / RATE, block_s=9.0) as reader:
-            for block in reader.blocks():
-                parts.append(block)
-                length += len(block)
-                if length >= wanted:
-                    break
-        samples = np.concatenate(parts)[:wanted] if parts else np.zeros(0, np.float32)
-        track = describe(samples)
-        inside = samples[before : before + CHUNK_FRAMES * HOP]
-        fine_db = fine_envelope_db(np.pad(inside, (0, -len(inside) % FINE)))
-        skip = before // HOP
-        return Track(track.frames[skip : skip + CHUNK_FRAMES], fine_db, len(inside))
+    def _described(self, record: FileRecord) -> Track:
+        key = record.content_hash or record.path
+        found = self._exact.get(key)
+        if found is None:
+            found = describe_file(record.path)
+            self._exact.put(key, found, found.frames.nbytes + found.fine_db.nbytes)
+        return found
 
 
-def try_region(cache: TrackCache, path: bytes, first: int, last: int) -> tuple[int, Track] | AudioError:
-    """Return what `TrackCache.region` returns, or the error that it raised."""
-    try:
-        return cache.region(path, first, last)
-    except AudioError as error:
-        return error
+class _Recent(Generic[Kept]):
+    """What was used last, up to so many bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._bytes = limit_bytes, 0
+        self._items: OrderedDict[bytes, tuple[Kept, int]] = OrderedDict()
+
+    def get(self, key: bytes) -> Kept | None:
+        found = self._items.get(key)
+        if found is None:
+            return None
+        self._items.move_to_end(key)
+        return found[0]
+
+    def put(self, key: bytes, item: Kept, size: int) -> None:
+        if key in self._items:
+            return
+        self._items[key] = (item, size)
+        self._bytes += size
+        while self._bytes > self._limit and len(self._items) > 1:
+            _, (_, old) = self._items.popitem(last=False)
+            self._bytes -= old
+
+
+def describe_file(path: bytes) -> Track:
+    """Return the exact track of a file.
+
+    Raises:
+        AudioError: the file cannot be read.
+    """
+    with AudioReader(path, sample_rate=RATE) as reader:
+        return describe_blocks(reader.blocks())

@@ -1,0 +1,181 @@
+"""Tracks made small: 19 bytes for every 93 ms of sound, enough to choose by, kept beside the index.
+
+Conventions: a cell is `CELL` frames of a track (see `frames`); its values are means that loud frames count more in, of
+flux the maximum, as int8 in steps of `STEPS` from `ZEROS` on. Tracks are kept under their file's content hash, so a
+moved or copied file needs no new one. The file ``remix.db`` can be deleted at any time: it is made again as needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from embedindex.remix.frames import (
+    BRIGHTNESS,
+    FINE,
+    FLUX,
+    HOP,
+    LEVEL,
+    LOWEST_DB,
+    NOISINESS,
+    PITCH,
+    VOICING,
+    WIDTH,
+    Track,
+)
+
+CELL = 8
+FILE_NAME = "remix.db"
+VERSION = 1  # raise it when any number in a track changes: what is kept is then made again
+
+STEPS = np.full(WIDTH, 0.25, np.float32)
+STEPS[[LEVEL, BRIGHTNESS, NOISINESS, PITCH, VOICING, FLUX]] = (1.0, 1 / 24, 0.5, 0.5, 0.01, 0.2)
+ZEROS = np.zeros(WIDTH, np.float32)
+ZEROS[[LEVEL, NOISINESS, PITCH, VOICING, FLUX]] = (-20.0, -50.0, 69.0, 0.5, 25.0)
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseTrack:
+    """A track made small.
+
+    Attributes:
+        cells: (n, WIDTH) int8.
+        samples: length of the sound at `frames.RATE`.
+    """
+
+    cells: npt.NDArray[np.int8]
+    samples: int
+
+    @property
+    def frames(self) -> int:
+        """How many frames the track had."""
+        return 1 + self.samples // HOP if self.samples else 0
+
+
+def shrink(track: Track) -> CoarseTrack:
+    """Return a track made small."""
+    count = -(-len(track.frames) // CELL)
+    padded = np.pad(track.frames, ((0, count * CELL - len(track.frames)), (0, 0)), mode="edge" if count else "constant")
+    rows = padded.reshape(count, CELL, WIDTH).astype(np.float64)
+    power = 10 ** (rows[:, :, LEVEL] / 10)
+    weight = np.sqrt(power)[:, :, None] + 1e-9
+    voiced = weight * rows[:, :, VOICING : VOICING + 1] + 1e-12
+    made = (rows * weight).sum(axis=1) / weight.sum(axis=1)
+    made[:, PITCH] = (rows[:, :, PITCH] * voiced[:, :, 0]).sum(axis=1) / voiced[:, :, 0].sum(axis=1)
+    made[:, LEVEL] = 10 * np.log10(np.maximum(power.mean(axis=1), 10 ** (LOWEST_DB / 10)))
+    made[:, FLUX] = rows[:, :, FLUX].max(axis=1)
+    steps = np.clip(np.round((made - ZEROS) / STEPS), -128, 127)
+    return CoarseTrack(steps.astype(np.int8), track.samples)
+
+
+def grow(coarse: CoarseTrack, first: int, last: int) -> tuple[int, Track]:
+    """Return (first frame, track) of the frames `first` up to `last` as far as they can be told from the cells.
+
+    Between the middles of two cells values change evenly; flux stays what it is for the whole cell.
+    """
+    first = max(0, min(first, coarse.frames))
+    last = max(first, min(last, coarse.frames))
+    if first == last:
+        return first, Track(np.zeros((0, WIDTH), np.float32), np.zeros(0, np.float32), 0)
+    cells = coarse.cells
+    low = max(0, first // CELL - 1)
+    part = cells[low : last // CELL + 2].astype(np.float32) * STEPS + ZEROS
+    at = (np.arange(first, last) - (CELL - 1) / 2) / CELL - low
+    left = np.clip(np.floor(at).astype(int), 0, len(part) - 1)
+    right = np.minimum(left + 1, len(part) - 1)
+    share = np.clip(at - left, 0, 1)[:, None].astype(np.float32)
+    frames = part[left] * (1 - share) + part[right] * share
+    frames[:, FLUX] = part[np.minimum(np.arange(first, last) // CELL - low, len(part) - 1), FLUX]
+    fine = np.repeat(frames[:, LEVEL], HOP // FINE + 1)[: (last - first) * HOP // FINE]
+    return first, Track(np.asarray(frames, np.float32), np.asarray(fine, np.float32), (last - first) * HOP)
+
+
+class CoarseStore:
+    """Small tracks by content hash, in a file beside the index; where it cannot be written, in memory.
+
+    Args:
+        folder: the index's folder, None for memory only.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._connection = self._open(folder)
+        self._waiting = 0
+
+    def _open(self, folder: str | None) -> sqlite3.Connection:
+        path = ":memory:" if folder is None else os.path.join(folder, FILE_NAME)
+        try:
+            return self._prepared(path)
+        except sqlite3.DatabaseError:
+            pass  # damaged, or the folder cannot be written: nothing is lost
+        try:
+            if folder is not None and os.path.exists(path):
+                os.unlink(path)
+                return self._prepared(path)
+        except (OSError, sqlite3.DatabaseError):
+            pass  # read-only: keep what is made in memory
+        return self._prepared(":memory:")
+
+    def _prepared(self, path: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=5)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                connection.execute("DROP TABLE IF EXISTS tracks")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS tracks"
+                " (content_hash BLOB PRIMARY KEY, samples INTEGER NOT NULL, cells BLOB NOT NULL)"
+            )
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def __enter__(self) -> CoarseStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Keep what was put, and close."""
+        self._commit()
+        self._connection.close()
+
+    def get(self, content_hash: bytes) -> CoarseTrack | None:
+        """Return the track of a file's content, None if it was not made yet."""
+        query = "SELECT samples, cells FROM tracks WHERE content_hash = ?"
+        try:
+            row = self._connection.execute(query, (content_hash,)).fetchone()
+        except sqlite3.DatabaseError:
+            return None  # damaged: it is made again
+        if row is None or len(row[1]) % WIDTH:
+            return None
+        return CoarseTrack(np.frombuffer(row[1], np.int8).reshape(-1, WIDTH), row[0])
+
+    def put(self, content_hash: bytes, track: CoarseTrack) -> None:
+        """Keep a track."""
+        values = (content_hash, track.samples, track.cells.tobytes())
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO tracks VALUES (?, ?, ?)", values)
+        except sqlite3.DatabaseError:
+            return  # full or read-only: it is made again next time
+        self._waiting += 1
+        if self._waiting >= 100:
+            self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.commit()
+        except sqlite3.DatabaseError:
+            self._connection.rollback()
+        self._waiting = 0
