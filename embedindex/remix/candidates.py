@@ -29,9 +29,9 @@ from embedindex.windows import window_start_s
 
 PROPOSED = 256  # windows a question
 COMPARED = 64  # windows a unit whose stretches are compared
-EXACT = 16  # of these the exact tracks are looked at, where there are any
-KEPT = 48  # stretches a unit that the path may take
-CONTINUED = 12  # of the unit before, so many are followed further in their file
+EXACT = 32  # of these the exact tracks are looked at, where there are any
+KEPT = 96  # stretches a unit that the path may take
+CONTINUED = 24  # of the unit before, so many are followed further in their file
 # A file in which so many of the units have a near stretch, all of them equally far from their own place, is the same
 # recording as the seed: on another album, in another format, at another level.
 COPY_SHARE, COPY_UNITS = 0.4, 4

@@ -20,7 +20,7 @@ from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
 from embedindex.remix.stretches import Candidates
 
 BEAM = 64
-JOIN_WEIGHT = 2.6  # at continuity 1, relative to the target cost
+JOIN_WEIGHT = 2.4  # at continuity 1, relative to the target cost
 REPEAT_COST, QUOTA_COST = 2000.0, 1000.0
 # Choices are moved by up to 12 ms when their attacks are brought into line, see `align`; two may move apart.
 GUARD_FRAMES = 3
