@@ -119,7 +119,7 @@ def test_file_that_needs_too_much_memory_fails_alone(library: Path) -> None:
         pool.submit(1, os.fsencode(path))
         (event,) = finish(pool)
         assert isinstance(event.result, Failed)
-        assert event.result.kind in ("memory", "crashed")
+        assert event.result.kind in ("memory", "crashed", "unexpected")  # a library may fail to load, for one
         pool.submit(2, os.fsencode(good))
         (event,) = finish(pool)
         assert event.task == 2
