@@ -30,7 +30,7 @@ PROPOSED_WINDOWS = 100
 MAX_PROPOSED_WINDOWS = 2000
 COMPARED_FILES = 50
 # Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
-CHEAP_SEARCH = 2_000_000
+CHEAP_SEARCH = 500_000
 CHEAP_COMPARED_FILES = 500
 # FAISS keeps vectors as float16: a score it proposes differs by less than this from the exact one.
 PROPOSAL_ERROR = 2e-3
