@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedindex.progress import ScanSummary
 from embedindex.scan import ScanOptions, scan
 from embedindex.store import Store
 from embedindex.verify import verify
@@ -23,11 +24,12 @@ from tests.torture.mutants import LIBSNDFILE_SUFFIXES, SUFFIXES, originals, writ
 STALL_S = 20.0
 
 
-def check_mutants(index: str, library: Path, count: int, seed: int) -> None:
+def check_mutants(index: str, library: Path, count: int, seed: int, capfd: pytest.CaptureFixture[str]) -> ScanSummary:
     write_mutants(library, count, seed)
     options = ScanOptions(request=TINY, workers=2, niceness=0, stall_s=STALL_S)
     summary = scan(index, [str(library)], options)
     assert summary.found == count
+    assert capfd.readouterr() == ("", "")  # of the workers, too
     with Store(index) as store:
         found = list(store.files())
         assert len(found) == count
@@ -43,23 +45,29 @@ def check_mutants(index: str, library: Path, count: int, seed: int) -> None:
         assert verify(store).problems == ()
         outcomes = {record.status for record in found}
     assert outcomes == {"ok", "failed"}
-    print(  # noqa: T201  # read with `pytest -s`
-        f"{count} mutants (seed {seed}): {summary.added} heard, failures {summary.failures},"
-        f" {summary.crashes} workers replaced, {summary.elapsed_s:.0f} s"
-    )
     again = scan(index, [str(library)], options)
     assert again.added == again.changed == 0
+    return summary
 
 
-def test_damaged_files_end_as_ok_or_failed_with_a_reason(index: str, library: Path) -> None:
-    check_mutants(index, library, 168, 1)
+def test_damaged_files_end_as_ok_or_failed_with_a_reason(
+    index: str, library: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    check_mutants(index, library, 168, 1, capfd)
 
 
 @pytest.mark.torture
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_thousands_of_damaged_files_end_as_ok_or_failed_with_a_reason(index: str, library: Path, seed: int) -> None:
-    check_mutants(index, library, 500, seed)
+def test_thousands_of_damaged_files_end_as_ok_or_failed_with_a_reason(
+    index: str, library: Path, seed: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    summary = check_mutants(index, library, 500, seed, capfd)
+    with capfd.disabled():
+        print(  # noqa: T201
+            f"\nseed {seed}: {summary.added} heard, failures {summary.failures}, {summary.crashes} workers replaced,"
+            f" {summary.elapsed_s:.0f} s"
+        )
 
 
 def test_every_container_is_mutated_from_a_whole_sound(library: Path) -> None:
@@ -111,6 +119,7 @@ CLAIMS: list[tuple[str, str, Edit]] = [
 # Scans the folder with one worker and prints how much memory it and that worker ever held.
 MEASURED_SCAN = """
 import json, resource, sys
+from embedindex.progress import ScanSummary
 from embedindex.scan import ScanOptions, scan
 from tests.indexing import TINY
 summary = scan(sys.argv[1], [sys.argv[2]], ScanOptions(request=TINY, workers=1, niceness=0, stall_s=20.0))
