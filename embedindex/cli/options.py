@@ -96,7 +96,7 @@ def parse_labels(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise UsageError(f"--label {text}: write KEY=VALUE, for example genre=ambient")
-        pairs.append((key.strip(), value.strip()))
+        pairs.append((key.strip().lower(), value.strip()))  # keys are kept in lower case
     return tuple(pairs)
 
 
