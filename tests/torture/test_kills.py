@@ -3,7 +3,8 @@
 Before each run the library changes a little (files are added, changed, renamed, copied and removed), so that every scan
 crawls, embeds, moves, sweeps and writes a new search index. Three kinds of kill, in turn: after a random part of the
 time that a scan takes; at a random SQL statement, so that moments count alike that are over in no time; while the
-search index is written or put in place of the old one. Every tenth run begins without an index, so that the making of the database is killed, too.
+search index is written or put in place of the old one. Every tenth run begins without
+an index, so that the making of the database is killed, too.
 """
 
 from __future__ import annotations
