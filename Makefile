@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format coverage bench clean
+.PHONY: help demo test quick torture lint format coverage bench clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: .venv/installed-dev lint  ## everything CI checks: lint, types, all tests,
 
 quick: .venv/installed-dev  ## only the quick tests
 	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not network"
+
+torture: .venv/installed-dev  ## hundreds of killed scans and full disks, thousands of damaged files (a quarter of an hour)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m torture tests/torture
 
 lint: .venv/installed-dev  ## ruff and mypy
 	@echo "== ruff, mypy"

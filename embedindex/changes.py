@@ -10,9 +10,13 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Optional, TypeAlias
 
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
 from embedindex.records import FileRecord
+
+# (id, size, mtime_ns, status, missing_since, error_kind, device), as `Store.file_state` gives it.
+FileState: TypeAlias = tuple[int, int, int, str, Optional[str], Optional[str], int]  # noqa: UP045 - evaluated on 3.10
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,29 @@ class IdSet:
     def __contains__(self, number: int) -> bool:
         byte = number >> 3
         return byte < len(self._bits) and bool(self._bits[byte] & (1 << (number & 7)))
+
+
+def looks_changed(found: Found, state: FileState) -> bool:
+    """Return whether a file that the index knows has to be looked at again.
+
+    Its size or time of change differ, or it could not be read before and may be now.
+    """
+    _, size, mtime_ns, status, _, error_kind, _ = state
+    if (size, mtime_ns) != (found.stat.size, found.stat.mtime_ns):
+        return True
+    return status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
+
+
+def is_wanted(found: Found, files: int, limit: int | None, since_ns: int | None) -> bool:
+    """Return whether a new or changed file goes on a list of so many files, or is left for another time.
+
+    Args:
+        found: the file.
+        files: how many files are on the list.
+        limit: how many may be; None for any number.
+        since_ns: only files changed after this time (Unix, nanoseconds) are wanted; None for all.
+    """
+    return (limit is None or files < limit) and (since_ns is None or found.stat.mtime_ns > since_ns)
 
 
 def is_gone(path: bytes) -> bool:

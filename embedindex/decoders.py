@@ -7,6 +7,7 @@ chunks of a fixed size at the file's own rate; lengths are in frames (one sample
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -213,7 +214,10 @@ class _Source:
             raise
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset + self._start if whence == os.SEEK_SET else offset, whence) - self._start
+        try:
+            return self._file.seek(offset + self._start if whence == os.SEEK_SET else offset, whence) - self._start
+        except OSError as error:  # damage leads before the file's start; PyAV would print the traceback of a second one
+            return -(error.errno or errno.EINVAL)  # as FFmpeg's own files answer
 
     def tell(self) -> int:  # PyAV seeks only in what can tell
         return self._file.tell() - self._start

@@ -10,17 +10,20 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from embedindex.audio import probe
-from embedindex.changes import TodoList
+from embedindex.changes import TodoList, is_wanted, looks_changed
 from embedindex.crawl import CrawlTrouble, crawl, outermost
 from embedindex.embed import BATCH_WINDOWS
 from embedindex.errors import AudioError, IndexNotFoundError
-from embedindex.models import Model
+from embedindex.models import Model, ModelRequest
 from embedindex.progress import never
+from embedindex.scan import refuse_unknown
+from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
 
 PROBED_FILES = 300
@@ -39,6 +42,7 @@ class Estimate:
     Attributes:
         found: audio files in the folders.
         todo: files that are new or changed.
+        postponed: such files that the options leave for another time.
         bytes: their size.
         audio_s: their length in seconds, guessed.
         windows: how many vectors they would get.
@@ -49,12 +53,44 @@ class Estimate:
 
     found: int
     todo: int
+    postponed: int
     bytes: int
     audio_s: float
     windows: int
     time_s: float
     disk_bytes: int
     probed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as a dictionary for JSON."""
+        return asdict(self)
+
+
+def planned_model(
+    folder: str, asked: ModelRequest | None, asked_hop_s: float | None, choose: Callable[[], ModelRequest]
+) -> tuple[Model, float]:
+    """Return the model that a scan into the index in `folder` would use, and its hop in seconds.
+
+    Args:
+        folder: the index folder, which need not be there.
+        asked: the model that was asked for, None for the index's own.
+        asked_hop_s: the hop that was asked for, None for the index's or the model's.
+        choose: asked for a model when nothing was asked for and the index has none.
+
+    Raises:
+        ModelMismatchError: the index was made with another model or hop.
+        ModelError: the model cannot be used.
+    """
+    try:
+        with Store(folder) as store:
+            known = store.model()
+    except IndexNotFoundError:
+        known = None
+    question = ModelQuestion(folder, known, asked, asked_hop_s)
+    question.check()
+    model, hop_s = question.load(question.request() or choose())
+    question.require_same(model.identity, hop_s)
+    return model, hop_s
 
 
 def estimate(
@@ -64,6 +100,8 @@ def estimate(
     hop_s: float,
     workers: int,
     *,
+    limit: int | None = None,
+    since_ns: int | None = None,
     stop: Callable[[], bool] = never,
     seed: int = 0,
 ) -> Estimate:
@@ -75,15 +113,21 @@ def estimate(
         model: the model, loaded with one thread.
         hop_s: seconds between windows.
         workers: number of processes.
+        limit: how many new or changed files to look at; None for all.
+        since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
         stop: asked often; True ends the counting early.
         seed: of the sample.
+
+    Raises:
+        PathNotFoundError: a root is not there and the index knows nothing of it.
     """
     paths = outermost([os.fsencode(root) for root in roots])
+    refuse_unknown(folder, paths)
     try:
         store: Store | None = Store(folder)
     except IndexNotFoundError:
         store = None
-    found = 0
+    found = postponed = 0
     sizes: defaultdict[bytes, int] = defaultdict(int)
     sample: list[tuple[bytes, int]] = []
     choose = random.Random(seed)  # noqa: S311 - a sample, not a secret
@@ -94,7 +138,10 @@ def estimate(
                 if stop():
                     break
                 state = store.file_state(item.path) if store is not None else None
-                if state is not None and state[1:3] == (item.stat.size, item.stat.mtime_ns):
+                if state is not None and not looks_changed(item, state):
+                    continue
+                if not is_wanted(item, todo.files, limit, since_ns):
+                    postponed += 1
                     continue
                 todo.add(item, None)
                 sizes[_suffix(item.path)] += item.stat.size
@@ -113,6 +160,7 @@ def estimate(
     return Estimate(
         found=found,
         todo=files,
+        postponed=postponed,
         bytes=size,
         audio_s=audio_s,
         windows=windows,

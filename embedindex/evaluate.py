@@ -192,11 +192,13 @@ def evaluate(
         seed: of everything random.
 
     Raises:
-        QueryError: no labels, or no files that all indexes have.
+        QueryError: no labels, no label that two files have, or no files that all indexes have.
     """
     first = stores[0]
     labelled = load_labelled(first, space_of(first), key, group, limit=limit, seed=seed)
     tables, labelled = _tables(stores, labelled)
+    if not labelled.judgeable(np.arange(len(labelled), dtype=np.int64)).any():
+        raise QueryError(f"no two labelled files have the same {key}, so that none can judge another; label more files")
     if controls:
         random = np.random.default_rng(seed).standard_normal((len(labelled), _RANDOM_DIMENSION))
         random /= np.linalg.norm(random, axis=1, keepdims=True)

@@ -137,6 +137,8 @@ class Judge:
     def _neighbours(self, alike: Float32Array) -> tuple[Neighbour, ...]:
         found = []
         for number in np.argsort(-(alike - self.penalties), kind="stable")[:SHOWN_NEIGHBOURS]:
+            if not np.isfinite(alike[number]):  # the file itself
+                continue
             values = tuple(self.labelled.classes[column] for column in np.flatnonzero(self.labelled.truth[number]))
             found.append(Neighbour(self.labelled.records[number].path, float(alike[number]), values))
         return tuple(found)

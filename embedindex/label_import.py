@@ -175,10 +175,12 @@ class _Lookup:
         self._folders = [os.fsencode(folder), *(path for _, path, _ in store.roots()), os.fsencode(os.getcwd())]
 
     def file_id(self, path: bytes) -> int | None:
-        for folder in self._folders:
-            found = file_id_of(self._store, os.path.normpath(os.path.join(folder, path)))
-            if found is not None:
-                return found
+        """Return the id of the file that `path` means; None where the index has no such file."""
+        for spelling in dict.fromkeys((path, _readable(os.fsdecode(path)).encode("utf-8", "surrogateescape"))):
+            for folder in self._folders:
+                found = file_id_of(self._store, os.path.normpath(os.path.join(folder, spelling)))
+                if found is not None:
+                    return found
         return None
 
 
@@ -216,6 +218,15 @@ def _csv_rows(path: str, text: str) -> Iterator[_Row]:
         raise UsageError(f"{display_path(path)}, line {reader.line_num}: {error}; it is no proper CSV") from error
 
 
+def _readable(text: str) -> str:
+    """Return text of a file that was no UTF-8 as the Windows code page 1252, in which spreadsheets save it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return text
+
+
 def _csv_path(cell: str) -> bytes:
     return os.fsencode(cell)
 
@@ -226,7 +237,7 @@ def _parts(cell: str, delimiter: str) -> list[str]:
 
 def _label(where: str, key: str, value: str, source: str = "file", confidence: float = 1.0) -> Label:
     try:
-        return Label(key, clean_value(value), source, confidence)
+        return Label(key, clean_value(_readable(value)), source, confidence)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 

@@ -69,6 +69,13 @@ class Processing:
 
     def run(self) -> None:
         """Work until the list is at its end, or `stop` says so and the files in hand are done."""
+        try:
+            self._run()
+        except BaseException:
+            self.pool.abandon()  # it may be the caller's, who goes on with it
+            raise
+
+    def _run(self) -> None:
         more = True
         while more or self.pool.busy:
             if self.stop():

@@ -19,6 +19,7 @@ class ScanProgress:
     audio_s: float
     failed: int
     path: bytes
+    windows: int = 0
 
 
 @dataclass

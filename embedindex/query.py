@@ -3,22 +3,31 @@
 A file that the index holds unchanged is not decoded again: its stored vectors are used. Any other sound is embedded the
 way a scan would, but from several starting points a fraction of a hop apart (`PHASES`), because nothing says that its
 windows fall where those of the library fall: a clip cut at an odd place would otherwise match half a hop beside itself.
+A part of a sound is listened to as if it had been cut out; a folder stands for its files together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import Float16Array, Float32Array
+from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader
-from embedindex.crawl import FileStat, absolute_path, file_stat
+from embedindex.crawl import CrawlTrouble, FileStat, absolute_path, crawl, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
-from embedindex.errors import EmbeddingError, ModelMismatchError, PathNotFoundError, QueryError, display_path
+from embedindex.errors import (
+    AudioError,
+    EmbeddingError,
+    ModelMismatchError,
+    PathNotFoundError,
+    QueryError,
+    UsageError,
+    display_path,
+)
 from embedindex.models import Model, load_model, same_space
 from embedindex.opening import unreadable
 from embedindex.records import FileRecord, IndexModel
@@ -35,18 +44,57 @@ MAX_WINDOWS = 512
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a sound, in seconds from its start; `end_s` None for its end."""
+
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
 class Query:
-    """One sound to search with.
+    """One sound to search with, or the sounds of a folder as one.
 
     Attributes:
-        path: the file, as it was given, made absolute.
+        path: the file or folder, as it was given, made absolute.
         vectors: one (n, dimension) float16 array for each starting point; silence left out, n ≥ 1.
         record: the file in the index that this is, or None.
+        starts_s: for each of these arrays (n,) where its windows start in the sound, seconds; empty when unknown.
+        sources: of a folder, the file of each window; empty for a file.
+        others: of a folder, its files in the index.
+        remarks: what a person should know about the answer.
     """
 
     path: bytes
     vectors: tuple[Float16Array, ...]
     record: FileRecord | None
+    starts_s: tuple[Float64Array, ...] = ()
+    sources: tuple[bytes, ...] = ()
+    others: tuple[FileRecord, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> tuple[FileRecord, ...]:
+        """The files of the index that this is."""
+        return self.others if self.record is None else (self.record, *self.others)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """The windows of a sound from one starting point: (n, dimension) float16, and (n,) their starts in seconds."""
+
+    vectors: Float16Array
+    starts_s: Float64Array
+
+    def useful(self, most: int) -> _Heard:
+        """Return the windows that are not silence; of too many `most`, evenly spread."""
+        rows = np.flatnonzero(self.vectors.any(axis=1))
+        if len(rows) > most:
+            rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+        return _Heard(self.vectors[rows], self.starts_s[rows])
 
 
 class QueryMaker:
@@ -92,13 +140,27 @@ class QueryMaker:
             self._loaded = loaded
         return self._loaded
 
-    def from_file(self, path: str | bytes) -> Query:
-        """Return the query for a file, inside or outside the index.
+    def from_path(self, path: str | bytes, part: Part = WHOLE) -> Query:
+        """Return the query for a file, or for a folder.
+
+        Raises:
+            UsageError: a part of a folder was asked for.
+            EmbedindexError: what `from_file` and `from_folder` raise.
+        """
+        absolute = absolute_path(os.fsencode(path))
+        if not os.path.isdir(absolute) and (os.path.lexists(absolute) or not self._was_folder(absolute)):
+            return self.from_file(path, part)
+        if part != WHOLE:
+            raise UsageError(f"{display_path(absolute)}: is a folder; a part can be taken of a file only")
+        return self.from_folder(path)
+
+    def from_file(self, path: str | bytes, part: Part = WHOLE) -> Query:
+        """Return the query for a file, inside or outside the index, or for a part of it.
 
         Raises:
             PathNotFoundError: there is no such file.
             AudioError: it cannot be decoded.
-            QueryError: there is nothing but silence in it.
+            QueryError: there is nothing but silence in it, or it ends before the part begins.
         """
         absolute = absolute_path(os.fsencode(path))
         record = self._store.file_by_path(absolute)
@@ -110,6 +172,10 @@ class QueryMaker:
                 raise PathNotFoundError(
                     f"{display_path(absolute)}: there is no such file; give the path of a sound"
                 ) from None
+            if part != WHOLE:
+                raise PathNotFoundError(
+                    f"{display_path(absolute)}: is not there now; a part of it can be listened to when it is back"
+                ) from None
             stat = None  # a file of a disk that is away can still be asked about
         except OSError as error:
             raise unreadable(absolute, error) from error
@@ -118,15 +184,63 @@ class QueryMaker:
         unchanged = record is not None and (
             stat is None or (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
         )
-        if record is not None and record.status == "ok" and unchanged:
-            vectors: tuple[Float16Array, ...] = (self._store.vectors_of(record),)
+        heard: tuple[_Heard, ...]
+        if record is not None and record.status == "ok" and unchanged and part == WHOLE:
+            heard = (self._stored(record),)
         else:
-            vectors = self._embed(absolute)
-        loud = tuple(_spread(array[array.any(axis=1)]) for array in vectors)
-        loud = tuple(array for array in loud if len(array))
+            heard = self._embed(absolute, part)
+        loud = tuple(one for one in (one.useful(MAX_WINDOWS) for one in heard) if len(one.vectors))
         if not loud:
-            raise QueryError(f"{display_path(absolute)}: there is nothing but silence in it; give another sound")
-        return Query(absolute, loud, record)
+            what = "it" if part == WHOLE else "that part of it"
+            raise QueryError(f"{display_path(absolute)}: there is nothing but silence in {what}; give another sound")
+        return Query(absolute, tuple(one.vectors for one in loud), record, tuple(one.starts_s for one in loud))
+
+    def from_folder(self, path: str | bytes) -> Query:
+        """Return one query for all sounds in a folder and below it, each with about the same weight.
+
+        Of more than `MAX_WINDOWS` files so many are taken, evenly spread. A file that cannot be used is left out, which
+        the query's remarks say.
+
+        Raises:
+            QueryError: there is no sound in it.
+        """
+        folder = absolute_path(os.fsencode(path))
+        known = [self._store.file(file_id) for file_id, _, _, _ in self._store.paths_below(folder)]
+        trouble = CrawlTrouble()
+        there = [found.path for found in crawl([folder], trouble)] if os.path.isdir(folder) else []
+        paths = sorted({*there, *(record.path for record in known if record.status == "ok" and not there)})
+        remarks = [f"{display_path(name)}: cannot be looked into ({why})" for name, why in trouble.folders]
+        if len(paths) > MAX_WINDOWS:
+            remarks.append(f"{display_path(folder)}: {MAX_WINDOWS} of its {len(paths)} files are asked about")
+            paths = [paths[place] for place in np.linspace(0, len(paths) - 1, MAX_WINDOWS).round().astype(int)]
+        parts: list[_Heard] = []
+        sources: list[bytes] = []
+        others = {record.id: record for record in known}
+        for name in paths:
+            try:
+                one = self.from_file(name)
+            except (AudioError, QueryError, PathNotFoundError) as error:
+                remarks.append(f"left out of the question: {error}")
+                continue
+            others |= {record.id: record for record in one.records}
+            heard = _Heard(one.vectors[0], one.starts_s[0]).useful(max(1, MAX_WINDOWS // len(paths)))
+            parts.append(heard)
+            sources += [name] * len(heard.vectors)
+        if not parts:
+            why = f" ({remarks[0]})" if remarks else ""
+            raise QueryError(f"{display_path(folder)}: there is no sound in this folder that can be asked about{why}")
+        vectors = np.concatenate([one.vectors for one in parts])
+        starts_s = np.concatenate([one.starts_s for one in parts])
+        return Query(folder, (vectors,), None, (starts_s,), tuple(sources), tuple(others.values()), tuple(remarks))
+
+    def _was_folder(self, path: bytes) -> bool:
+        """Return whether a path that is not there was a folder with files of the index in it."""
+        below = next(self._store.paths_below(path), None)
+        return below is not None and below[1] != path
+
+    def _stored(self, record: FileRecord) -> _Heard:
+        vectors = self._store.vectors_of(record)
+        return _Heard(vectors, _starts_s(len(vectors), record.hop_s or self._model.hop_s))
 
     def _by_another_name(self, path: bytes, stat: FileStat) -> FileRecord | None:
         """Return the file of the index that `path` leads to through a link, or None."""
@@ -138,29 +252,42 @@ class QueryMaker:
                     return record
         return None
 
-    def _embed(self, path: bytes) -> tuple[Float16Array, ...]:
+    def _embed(self, path: bytes, part: Part) -> tuple[_Heard, ...]:
         model = self.model()
-        held = self._short(path, model.identity.sample_rate)
-        if held is None:
-            return (embed_file(path, model, self._model.hop_s, content_hash=b"").vectors,)
+        rate = model.identity.sample_rate
+        held = self._short(path, rate, part)
+        usual = hop_samples(self._model.hop_s, rate)
+        if held is None and part == WHOLE:
+            embedding = embed_file(path, model, self._model.hop_s, content_hash=b"")
+            return (_Heard(embedding.vectors, _starts_s(len(embedding.vectors), embedding.hop_s)),)
+        if held is None:  # read twice, first for its level: no sound is too long
+            peak = max(float(np.abs(block).max()) for block in part_blocks(path, rate, part))
+            vectors, _ = embed_blocks(part_blocks(path, rate, part), peak, model, usual)
+            return (_Heard(_as_stored(path, vectors, model), _starts_s(len(vectors), usual / rate, part.start_s)),)
         samples, peak = held
         window = model.identity.window_samples
-        usual = hop_samples(self._model.hop_s, model.identity.sample_rate)
         hop = dense_hop(len(samples), window, usual)
-        vectors = []
+        heard = []
         for start in range(0, hop, max(1, usual // PHASES)):
             if start and count_windows(len(samples) - start, window, hop) == 0:
                 break
-            part, _ = embed_blocks([samples[start:]], peak, model, hop)
-            if not np.isfinite(part).all():
-                raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
-            vectors.append(_as_stored(part))
-        return tuple(vectors)
+            vectors, _ = embed_blocks([samples[start:]], peak, model, hop)
+            starts_s = _starts_s(len(vectors), hop / rate, part.start_s + start / rate)
+            heard.append(_Heard(_as_stored(path, vectors, model), starts_s))
+        return tuple(heard)
 
-    def _short(self, path: bytes, sample_rate: int) -> tuple[Float32Array, float] | None:
-        """Return (samples, peak) of a sound up to `PHASED_UP_TO_S` seconds, None for a longer one."""
+    def _short(self, path: bytes, sample_rate: int, part: Part) -> tuple[Float32Array, float] | None:
+        """Return (samples, peak) of a sound, or a part, of up to `PHASED_UP_TO_S` seconds, None for a longer one."""
         blocks: list[Float32Array] = []
         samples = 0
+        if part != WHOLE:
+            for block in part_blocks(path, sample_rate, part):
+                blocks.append(block)
+                samples += len(block)
+                if samples > PHASED_UP_TO_S * sample_rate:
+                    return None
+            joined = np.concatenate(blocks)
+            return joined, float(np.abs(joined).max())
         with AudioReader(path, sample_rate=sample_rate) as reader:
             for block in reader.blocks():
                 blocks.append(block)
@@ -170,14 +297,34 @@ class QueryMaker:
         return np.concatenate(blocks), reader.peak
 
 
-def _as_stored(vectors: Float32Array) -> Float16Array:
+def part_blocks(path: bytes, sample_rate: int, part: Part, *, mono: bool = True) -> Iterator[Float32Array]:
+    """Yield a part of a file as consecutive blocks, (n,) or (n, channels); what lies behind the file's end is left out.
+
+    Raises:
+        AudioError: it cannot be decoded.
+        QueryError: the file ends before the part begins.
+    """
+    left = None if part.end_s is None else max(1, round((part.end_s - part.start_s) * sample_rate))
+    made = 0
+    with AudioReader(path, sample_rate=sample_rate, mono=mono, start_s=part.start_s, block_s=1.0) as reader:
+        for block in reader.blocks():
+            wanted = block if left is None else block[: left - made]
+            made += len(wanted)
+            yield wanted
+            if made == left:
+                return
+    if not made:
+        raise QueryError(f"{display_path(path)}: ends before {part.start_s:g} s; ask for a part that lies within it")
+
+
+def _starts_s(windows: int, hop_s: float, first_s: float = 0.0) -> Float64Array:
+    """Return (windows,) the starts of windows, seconds."""
+    return np.asarray(first_s + np.arange(windows) * hop_s, np.float64)
+
+
+def _as_stored(path: bytes, vectors: Float32Array, model: Model) -> Float16Array:
     """Return vectors as the store keeps them, so that a sound compared with itself scores 1."""
+    if not np.isfinite(vectors).all():
+        raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
     limit = float(np.finfo(np.float16).max)
     return np.clip(vectors, -limit, limit).astype(np.float16)
-
-
-def _spread(vectors: Float16Array) -> Float16Array:
-    """Return at most `MAX_WINDOWS` rows, evenly spread."""
-    if len(vectors) <= MAX_WINDOWS:
-        return vectors
-    return vectors[np.linspace(0, len(vectors) - 1, MAX_WINDOWS).round().astype(np.int64)]

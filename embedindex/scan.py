@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedindex.audio import MAX_DURATION_S
-from embedindex.changes import IdSet, TodoList, is_gone, may_be_forgotten
+from embedindex.changes import IdSet, TodoList, is_gone, is_wanted, looks_changed, may_be_forgotten
 from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
-from embedindex.embed import hop_samples
 from embedindex.errors import (
     IndexNotFoundError,
     ModelMismatchError,
@@ -25,14 +24,14 @@ from embedindex.errors import (
     display_path,
 )
 from embedindex.index import refresh_index
-from embedindex.models import ModelIdentity, ModelRequest, load_model, same_space
+from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
-from embedindex.records import IndexModel
+from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
 from embedindex.worker import WorkerSetup
 from embedindex.workers import STALL_S, WorkerPool
-from embedindex.writer import StoreWriter, describe_model
+from embedindex.writer import StoreWriter
 
 REPORT_EVERY_S = 0.1
 MISSING_BATCH = 1000
@@ -98,15 +97,20 @@ def scan(
     """
     options = options or ScanOptions()
     paths = outermost([os.fsencode(root) for root in roots])
-    absent = [path for path in paths if is_gone(path)]
-    if absent:
-        _refuse_unknown(folder, absent)
+    refuse_unknown(folder, paths)
     with StoreWriter(folder, durable=options.durable) as store:
         return _Scan(store, paths, options, report, stop, pool).run()
 
 
-def _refuse_unknown(folder: str, absent: list[bytes]) -> None:
-    """Raise for roots that are not there, unless the index holds files of them: then their disk may be away."""
+def refuse_unknown(folder: str, paths: list[bytes]) -> None:
+    """Refuse roots that are not there, unless the index holds files of them: then their disk may be away.
+
+    Raises:
+        PathNotFoundError: there is such a root.
+    """
+    absent = [path for path in paths if is_gone(path)]
+    if not absent:
+        return
     try:
         with Store(folder) as store:
             unknown = [path for path in absent if next(store.paths_below(path), None) is None]
@@ -131,7 +135,6 @@ class _Scan:
         self.store = store
         self.roots = roots
         self.options = options
-        self.request = options.request
         self.report = report
         self.stop = stop
         self.pool = pool
@@ -146,11 +149,11 @@ class _Scan:
         started = time.monotonic()
         outcome = "failed"
         try:
-            model = self._model()
+            question = self._model()
             with TodoList() as todo:
                 self._compare(todo)
                 if todo.files and not self.stop():
-                    self._process(todo, model)
+                    self._process(todo, question)
             if not self.stop():
                 self._sweep()
             self._tell("index", 0, None, b"")
@@ -186,47 +189,18 @@ class _Scan:
         now = time.monotonic()
         if now - self.reported >= REPORT_EVERY_S:
             self.reported = now
-            audio_s, failed = self.summary.audio_s, self.summary.failed
-            self.report(ScanProgress(stage, files, total, size, total_size, audio_s, failed, path))
+            done = self.summary
+            self.report(
+                ScanProgress(stage, files, total, size, total_size, done.audio_s, done.failed, path, done.windows)
+            )
 
     # -- the model -----------------------------------------------------------------------------------------------
 
-    def _model(self) -> IndexModel | None:
-        """Return the index's model, None when it has none yet. Loads only what must be."""
-        known = self.store.model()
-        if known is None:
-            return None
-        if self.request is None:
-            self.request = known.request
-        elif self.request.precision == "auto":  # settled by the first scan
-            self.request = replace(self.request, precision=known.request.precision)
-        if self.options.request is not None:
-            identity, hop_s = self._identity(self.request, known)
-            self._require_same(identity, hop_s, known)
-        elif self.options.hop_s is not None:
-            hop_s = hop_samples(self.options.hop_s, known.identity.sample_rate) / known.identity.sample_rate
-            if hop_s != known.hop_s:
-                raise ModelMismatchError(
-                    f"{display_path(self.store.folder)}: this index has a window every {known.hop_s:g} s, not every "
-                    f"{hop_s:g} s; leave out --hop, or start another index with --index DIR"
-                )
-        return known
-
-    def _require_same(self, identity: ModelIdentity, hop_s: float, known: IndexModel) -> None:
-        if hop_s != known.hop_s or not same_space(identity, known.identity):
-            raise ModelMismatchError(
-                f"{display_path(self.store.folder)}: this index was made with "
-                f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
-                "leave out --model and --hop to go on with it, or start another index with --index DIR"
-            )
-
-    def _identity(self, request: ModelRequest, known: IndexModel | None) -> tuple[ModelIdentity, float]:
-        model = load_model(request)
-        identity = model.identity
-        wanted = self.options.hop_s
-        if wanted is None:
-            wanted = known.hop_s if known is not None and same_space(identity, known.identity) else model.default_hop_s
-        return identity, hop_samples(wanted, identity.sample_rate) / identity.sample_rate
+    def _model(self) -> ModelQuestion:
+        """Return which model the index has and which was asked for; loads only what must be."""
+        question = ModelQuestion(self.store.folder, self.store.model(), self.options.request, self.options.hop_s)
+        question.check()
+        return question
 
     # -- compare -------------------------------------------------------------------------------------------------
 
@@ -243,11 +217,10 @@ class _Scan:
             if state is None:
                 self._add(todo, found, None)
                 continue
-            file_id, size, mtime_ns, status, missing_since, error_kind, device = state
+            file_id, _, _, _, missing_since, _, device = state
             self.seen.add(file_id)
             stat = found.stat
-            retry = status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
-            if (size, mtime_ns) != (stat.size, stat.mtime_ns) or retry:
+            if looks_changed(found, state):
                 self._add(todo, found, file_id)
             elif missing_since is not None:
                 self._begin()
@@ -269,28 +242,28 @@ class _Scan:
 
     def _add(self, todo: TodoList, found: Found, known: int | None) -> None:
         """Put a file on the list, unless the options leave it for another time."""
-        limit, since_ns = self.options.limit, self.options.since_ns
-        if (limit is not None and todo.files >= limit) or (since_ns is not None and found.stat.mtime_ns <= since_ns):
-            self.summary.postponed += 1
-        else:
+        if is_wanted(found, todo.files, self.options.limit, self.options.since_ns):
             todo.add(found, known)
+        else:
+            self.summary.postponed += 1
 
     # -- process -------------------------------------------------------------------------------------------------
 
-    def _process(self, todo: TodoList, model: IndexModel | None) -> None:
+    def _process(self, todo: TodoList, question: ModelQuestion) -> None:
         """Hash, and where needed embed, every file on the list."""
-        request = self.request
+        request, model = question.request(), question.known
         if request is None:
             if self.options.choose is None:
                 raise ModelMismatchError("this index has no model yet; name one with --model")
             request = self.options.choose()
         # Loaded here before the workers load it: what is done once, at first use, is then done for them.
-        identity, hop_s = self._identity(request, model)
+        loaded, hop_s = question.load(request)
+        identity = loaded.identity
         if model is None:
             request = _settled(request, identity)
             model = self.store.use_model(identity, request, hop_s)
         else:
-            self._require_same(identity, hop_s, model)
+            question.require_same(identity, hop_s)
         self._begin()
         for root in self.roots:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))

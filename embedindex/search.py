@@ -19,6 +19,7 @@ import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_path
+from embedindex.filters import Filters
 from embedindex.index import IndexView
 from embedindex.query import Query
 from embedindex.records import FileRecord
@@ -30,59 +31,33 @@ PROPOSED_WINDOWS = 100
 MAX_PROPOSED_WINDOWS = 2000
 COMPARED_FILES = 50
 # Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
-CHEAP_SEARCH = 2_000_000
+CHEAP_SEARCH = 500_000
 CHEAP_COMPARED_FILES = 500
 # FAISS keeps vectors as float16: a score it proposes differs by less than this from the exact one.
 PROPOSAL_ERROR = 2e-3
 # Scores that agree in so many digits are equal: the rest depends on the order in which a machine adds.
 SCORE_DIGITS = 6
+# How much the likeness to an unwanted sound takes from a score, unless said otherwise.
+UNLIKE_WEIGHT = 0.5
 By = Literal["file", "window"]
-
+__all__ = ["UNLIKE_WEIGHT", "By", "Filters", "Hit", "hit_to_json", "in_space", "labels_of", "path_to_json", "search"]
 
 Row = tuple[float, "FileRecord", int]  # score, file, window of the file
 
 
 @dataclass(frozen=True)
-class Filters:
-    """Which files may be found.
+class _Question:
+    """What is asked: the sounds' phases in the index's space, each (n, dimension) unit rows.
 
     Attributes:
-        labels: (key, value) pairs; a file must have each of them.
-        path: glob over the whole path, or over its end from any folder on (``*`` also matches ``/``).
-        min_duration_s: shortest file, seconds.
-        max_duration_s: longest file, seconds.
+        like: the sounds to be like.
+        unlike: the sounds to be unlike.
+        weight: how much a file's score for those takes from its score; 0 when there are none.
     """
 
-    labels: tuple[tuple[str, str], ...] = ()
-    path: str | None = None
-    min_duration_s: float | None = None
-    max_duration_s: float | None = None
-
-    def sql(self, *, missing: bool = False) -> tuple[str, list[Any]]:
-        """Return an SQL condition on the table ``files``, with its parameters; `missing` files too, or not."""
-        terms = ["1" if missing else "missing_since IS NULL"]
-        values: list[Any] = []
-        for key, value in self.labels:
-            terms.append(
-                "EXISTS (SELECT 1 FROM labels WHERE labels.file_id = files.id AND key = ? AND value = ? COLLATE NOCASE)"
-            )
-            values += [_as_stored(key), _as_stored(value)]
-        if self.path is not None:
-            pattern = self.path if self.path.startswith("/") else f"*/{self.path}"
-            terms.append("path_text GLOB ?")
-            values.append(_as_stored(pattern))
-        if self.min_duration_s is not None:
-            terms.append("duration >= ?")
-            values.append(float(self.min_duration_s))
-        if self.max_duration_s is not None:
-            terms.append("duration <= ?")
-            values.append(float(self.max_duration_s))
-        return " AND ".join(terms), values
-
-
-def _as_stored(text: str) -> str:
-    """Return text as the database has it, with a replacement character for what is not UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    like: list[list[Float32Array]]
+    unlike: list[list[Float32Array]]
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -92,7 +67,7 @@ class Hit:
     Attributes:
         rank: from 1.
         file: the file that was found.
-        score: cosine similarity in the index's space, see the module's text.
+        score: cosine similarity in the index's space, less what likeness to unwanted sounds takes from it.
         start_s: where its best matching window starts, in seconds.
         end_s: where that window ends (not beyond the file's end).
         labels: the file's labels, several values to a key.
@@ -115,10 +90,13 @@ def search(
     by: By = "file",
     filters: Filters | None = None,
     include_self: bool = False,
+    unlike: Sequence[Query] = (),
+    unlike_weight: float = UNLIKE_WEIGHT,
 ) -> list[Hit]:
     """Return the `k` files (or windows) most similar to some sounds, the most similar first.
 
-    With several queries, a file's score is the mean of its scores for each; a window's is the best of them.
+    With several queries, a file's score is the mean of its scores for each; a window's is the best of them. With
+    `unlike`, the same score for those sounds, times `unlike_weight`, is subtracted.
 
     Args:
         store: the index.
@@ -127,10 +105,12 @@ def search(
         k: how many results.
         by: ``"file"``: each file once; ``"window"``: places in files, several to a file.
         filters: which files may be found.
-        include_self: whether the queries themselves may be found.
+        include_self: whether the queries themselves (and the unwanted sounds) may be found.
+        unlike: sounds to stay away from.
+        unlike_weight: by how much, above 0.
 
     Raises:
-        UsageError: `k` is less than 1, or there is no query.
+        UsageError: `k` is less than 1, there is no query, or the weight is not above 0.
         IndexEmptyError: there is nothing to find in the index.
         QueryError: the filters leave nothing to search.
     """
@@ -140,14 +120,16 @@ def search(
         )
     if k < 1 or not queries:
         raise UsageError("give at least one sound to search for, and -k of at least 1")
-    selves = tuple(query.record for query in queries if query.record is not None)
+    if not 0 < unlike_weight < float("inf"):
+        raise UsageError(f"the weight of unwanted sounds must be a number above 0, not {unlike_weight:g}")
+    selves = tuple(record for query in (*queries, *unlike) for record in query.records)
     with store.snapshot():  # a scan may go on meanwhile
         allowed = _allowed(store, view, filters or Filters(), () if include_self else selves)
-        vectors = [[view.space.apply(phase) for phase in query.vectors] for query in queries]
-        if by == "window":
-            rows = _best_windows(store, view, vectors, allowed, k)
-        else:
-            rows = _best_files(store, view, vectors, allowed, k)
+        like, away = (
+            [[view.space.apply(phase) for phase in query.vectors] for query in set_] for set_ in (queries, unlike)
+        )
+        question = _Question(like, away, unlike_weight if unlike else 0.0)
+        rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, k)
         # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
         own = {record.id for record in selves}
         rows.sort(key=lambda row: (-round(row[0], SCORE_DIGITS), row[1].id not in own, row[1].path, row[2]))
@@ -158,6 +140,11 @@ def search(
             end_s = min(start_s + window_s, max(start_s, record.duration or start_s + window_s))
             hits.append(Hit(rank, record, score, start_s, end_s, labels_of(store, record)))
     return hits
+
+
+def in_space(view: IndexView, queries: Sequence[Query]) -> list[list[Float32Array]]:
+    """Return the phases of queries, (n, dimension) each, in the space of the index."""
+    return [[view.space.apply(phase) for phase in query.vectors] for query in queries]
 
 
 def labels_of(store: Store, record: FileRecord) -> dict[str, list[str]]:
@@ -190,37 +177,39 @@ def _allowed(store: Store, view: IndexView, filters: Filters, selves: tuple[File
     return allowed
 
 
-def _best_windows(
-    store: Store, view: IndexView, vectors: list[list[Float32Array]], allowed: BoolArray | None, k: int
-) -> list[Row]:
+def _best_windows(store: Store, view: IndexView, question: _Question, allowed: BoolArray | None, k: int) -> list[Row]:
     """Return at least the `k` best windows, in no order: those of the files whose windows FAISS finds first."""
-    everything = np.concatenate([phase for phases in vectors for phase in phases])
-    depth = min(max(PROPOSED_WINDOWS, 2 * k), view.windows)
+    everything = np.concatenate([phase for phases in question.like for phase in phases])
+    proposed, compared = PROPOSED_WINDOWS, COMPARED_FILES + k
+    if question.unlike:  # what is found first may be what is unwanted
+        proposed, compared = MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES + k
+    depth = min(max(proposed, 2 * k), view.windows)
     scores, windows = view.search(everything, depth, allowed)
     found = windows >= 0
     numbers, where = np.unique(windows[found], return_inverse=True)
     best = np.full(len(numbers), -np.inf, np.float32)
     np.maximum.at(best, where, scores[found])
-    first = np.sort(np.argsort(-best, kind="stable")[: COMPARED_FILES + k])
-    owners = set(store.owners_of_windows(numbers[first]).tolist()) - {-1}
-    records = [store.file(file_id) for file_id in sorted(owners)]
-    return [row for record in records for row in _compare(store, view, record, vectors, "window", k)]
+    order = np.argsort(-best, kind="stable")
+    if question.unlike:
+        owners = store.owners_of_windows(numbers)[order]
+        files = list(dict.fromkeys(owners[owners >= 0].tolist()))[:compared]
+    else:
+        files = sorted(set(store.owners_of_windows(np.sort(numbers[order[:compared]])).tolist()) - {-1})
+    return [row for file_id in files for row in _compare(store, view, store.file(file_id), question, "window", k)]
 
 
-def _best_files(
-    store: Store, view: IndexView, vectors: list[list[Float32Array]], allowed: BoolArray | None, k: int
-) -> list[Row]:
+def _best_files(store: Store, view: IndexView, question: _Question, allowed: BoolArray | None, k: int) -> list[Row]:
     """Return at least the `k` best files, in no order; fewer only when there are fewer.
 
     The threshold algorithm (R. Fagin, A. Lotem, M. Naor, "Optimal aggregation algorithms for middleware", 2003): FAISS
     proposes windows for each window of the query, which bounds the score that any file can have; files are compared
     exactly from the highest bound down, until the next bound is below the k-th score. Files that were compared are
     left out of the next round of proposals, so that one long file cannot hide all others. In a big index one round has
-    to do, as long as it gives `k` files.
+    to do, as long as it gives `k` files. Unwanted sounds can add at most their weight to a bound (a cosine of -1).
     """
-    everything = np.concatenate([phase for phases in vectors for phase in phases])
+    everything = np.concatenate([phase for phases in question.like for phase in phases])
     cheap = len(everything) * view.windows <= CHEAP_SEARCH
-    most = max(CHEAP_COMPARED_FILES if cheap else COMPARED_FILES, 2 * k)
+    most = max(CHEAP_COMPARED_FILES if cheap or question.unlike else COMPARED_FILES, 2 * k)
     depth = min(max(PROPOSED_WINDOWS, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
     left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
     rows: list[Row] = []
@@ -228,12 +217,12 @@ def _best_files(
     worst = -np.inf  # the least of them, less what a proposal may be wrong by; -inf as long as there are not k
     while True:
         scores, windows = view.search(everything, depth, left if rows else allowed)
-        files, bounds, unseen = _bounds(store, vectors, scores, windows)
+        files, bounds, unseen = _bounds(store, question.like, scores, windows)
         for place in np.lexsort((files, -bounds)):
-            if bounds[place] < worst or (len(rows) >= most and len(best) == k):
+            if bounds[place] + question.weight < worst or (len(rows) >= most and len(best) == k):
                 break
             record = store.file(int(files[place]))
-            compared = _compare(store, view, record, vectors, "file", k)
+            compared = _compare(store, view, record, question, "file", k)
             rows += compared
             for score, _, _ in compared:
                 heapq.heappush(best, score)
@@ -243,7 +232,7 @@ def _best_files(
             if record.first_window is not None:
                 left[record.first_window : record.first_window + record.n_windows] = False
         enough = len(best) == k and (not cheap or len(rows) >= most)
-        if enough or not len(files) or unseen < worst:
+        if enough or not len(files) or unseen + question.weight < worst:
             return rows
 
 
@@ -285,33 +274,43 @@ def _bounds(
     return ids, totals[:-1], float(totals[-1]) if found.all() else -np.inf
 
 
-def _compare(
-    store: Store, view: IndexView, record: FileRecord, vectors: list[list[Float32Array]], by: By, k: int
-) -> list[Row]:
+def _compare(store: Store, view: IndexView, record: FileRecord, question: _Question, by: By, k: int) -> list[Row]:
     """Return (score, file, window of the file) for the file as a whole, or for its `k` best windows."""
     stored = store.vectors_of(record)
     loud = np.flatnonzero(stored.any(axis=1))
     if not len(loud):
         return []
     theirs = view.space.apply(stored[loud])
+    score, best_windows = _likeness(question.like, theirs, by)
+    place = int(np.argmax(best_windows))
+    if question.unlike:
+        away, away_windows = _likeness(question.unlike, theirs, by)
+        score -= question.weight * away
+        best_windows = best_windows - np.float32(question.weight) * away_windows
+    if by == "file":
+        return [(score, record, int(loud[place]))]
+    places = np.argsort(-best_windows, kind="stable")[:k]
+    return [(float(best_windows[place]), record, int(loud[place])) for place in places]
+
+
+def _likeness(vectors: list[list[Float32Array]], theirs: Float32Array, by: By) -> tuple[float, Float32Array]:
+    """Return (score of a file for some sounds, (n,) best cosine of each of its windows).
+
+    Args:
+        vectors: the sounds' phases.
+        theirs: (n, dimension) the file's windows.
+        by: ``"file"``: only the phase that counts for the score counts for its windows; ``"window"``: all phases do.
+    """
     total = 0.0
-    best_windows = np.full(len(loud), -np.inf, np.float32)
+    best_windows = np.full(len(theirs), -1.0, np.float32)
     for phases in vectors:
         similarities = [phase @ theirs.T for phase in phases]
         means = [float(table.max(axis=1).mean()) for table in similarities]
         total += max(means)
         for table in similarities if by == "window" else [similarities[int(np.argmax(means))]]:
             np.maximum(best_windows, table.max(axis=0), out=best_windows)
-    if by == "file":
-        place = int(np.argmax(best_windows))
-        return [(_clamped(total / len(vectors)), record, int(loud[place]))]
-    places = np.argsort(-best_windows, kind="stable")[:k]
-    return [(_clamped(float(best_windows[place])), record, int(loud[place])) for place in places]
-
-
-def _clamped(score: float) -> float:
-    """Return a cosine within [-1, 1], which rounding may have left."""
-    return max(-1.0, min(1.0, score))
+    score = max(-1.0, min(1.0, total / len(vectors)))  # rounding may have left a cosine's range
+    return score, np.minimum(best_windows, np.float32(1))
 
 
 def hit_to_json(hit: Hit) -> dict[str, Any]:

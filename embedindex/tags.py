@@ -59,7 +59,9 @@ def _text(value: str | None) -> str | None:
     """Return `value` on at most `MAX_TEXT` characters that a database takes: no NUL, no lone surrogates."""
     if not value:
         return None
-    storable = value.replace("\0", "").encode("utf-8", "replace").decode()
+    # ID3v2.4 separates several values by NUL.
+    values = "; ".join(filter(None, map(str.strip, value.split("\0"))))
+    storable = values.encode("utf-8", "replace").decode()
     return storable.strip()[:MAX_TEXT].rstrip() or None
 
 

@@ -106,6 +106,13 @@ class WorkerPool:
                 worker.process.join()
         self._workers.clear()
 
+    def abandon(self) -> None:
+        """Give up the tasks in hand, so that the pool is fit for other work; busy workers are replaced when needed."""
+        for worker in [worker for worker in self._workers if worker.task is not None]:
+            self._replace(worker)
+        self._again.clear()
+        self._tries.clear()
+
     @property
     def busy(self) -> int:
         """How many tasks are in hand."""

@@ -20,6 +20,14 @@ settings.register_profile(
 settings.load_profile("embedindex")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long runs of tests/torture unless `-m` asks for them (`make torture`)."""
+    if "torture" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("torture")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """An empty folder for sounds."""

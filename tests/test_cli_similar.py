@@ -223,7 +223,7 @@ def test_wrong_usage_that_the_parser_sees_exits_with_2(place: Path, options: lis
 def test_what_cannot_be_asked_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
     clip = place / "clip.wav"
     assert "there is no such file; give the path of a sound" in refusal("similar", tmp_path / "nowhere.wav")
-    assert "is a folder" in refusal("similar", tmp_path)
+    assert "there is no sound in this folder that can be asked about" in refusal("similar", tmp_path)
     assert "no sound in the index passes these filters" in refusal("similar", clip, "--label", "genre=polka")
     (tmp_path / "text.wav").write_text("no sound at all")
     assert "text.wav: " in refusal("similar", tmp_path / "text.wav")

@@ -125,6 +125,11 @@ def test_question_without_answer_is_refused(drums: str, cli: Cli) -> None:
         add_import(store, "x", "", [FileLabel(record.id, Label("one", "a", "x", 1.0)) for record in store.files()])
         with pytest.raises(QueryError, match="at least two"):
             evaluate([store], "one")
+        first, second = list(store.files())[:2]
+        pair = [FileLabel(first.id, Label("two", "a", "x", 1.0)), FileLabel(second.id, Label("two", "b", "x", 1.0))]
+        add_import(store, "x", "", pair)
+        with pytest.raises(QueryError, match="no two labelled files"):
+            evaluate([store], "two")
         with pytest.raises(UsageError, match="--group"):
             evaluate([store], "drum", "nothing")
 

@@ -1,4 +1,7 @@
-"""Real processes that are killed, interrupted, or run out of disk: what was done stays, and the next run goes on."""
+"""Real processes that are killed, interrupted, or run out of disk: what was done stays, and the next run goes on.
+
+The same with more kills and fuller disks: tests/torture.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,33 +22,10 @@ from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.writer import StoreWriter
 from tests.indexing import constant, make_sound, run_scan, write_samples
+from tests.processes import ENVIRONMENT, children, files_done, finish, lives, problems, start, start_scan, wait_until
 from tests.storing import open_filled, put
 
-CHECKOUT = Path(__file__).parents[1]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(
-        [str(CHECKOUT), str(CHECKOUT / "tests" / "plugin"), os.environ.get("PYTHONPATH", "")]
-    ),
-}
 FILES = 60
-
-
-def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a command line of embedindex in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "embedindex", *arguments],
-        env=ENVIRONMENT, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
-
-
-def start_scan(index: str, library: Path, **options: Any) -> subprocess.Popen[str]:
-    return start("scan", str(library), "--index", index, "--model", "tiny", "--workers", "2", "--nice", "0", **options)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def fill_library(library: Path) -> None:
@@ -54,84 +33,6 @@ def fill_library(library: Path) -> None:
         make_sound(library / f"{number % 7}" / f"{number:02d}.wav", 200 + 20 * number, 0.2 + number % 5 * 0.7)
     shutil.copy2(library / "0" / "00.wav", library / "0" / "copy.wav")
     (library / "broken.wav").write_bytes(b"RIFF....WAVE, or so they say")
-
-
-def logical_content(index: str) -> list[tuple[Any, ...]]:
-    """Return all that an index says about sounds, without what differs from run to run."""
-    with Store(index) as store:
-        return [
-            (
-                record.path,
-                record.shown_status,
-                record.content_hash,
-                record.duration,
-                record.error_kind,
-                store.vectors_of(record).tobytes(),
-            )
-            for record in store.files()
-        ]
-
-
-def problems(index: str) -> list[str]:
-    with Store(index) as store:
-        return [problem.what for problem in verify(store).problems]
-
-
-def lives(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().split(") ")[1][0] != "Z"
-    except OSError:
-        return False
-
-
-def children(process_id: int) -> list[int]:
-    try:
-        return [int(number) for number in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends, "it does not come about"
-        time.sleep(0.005)
-
-
-def files_done(index: str) -> int:
-    try:
-        with Store(index) as store:
-            return store.counts().files
-    except Exception:  # noqa: BLE001  # not made yet
-        return 0
-
-
-@pytest.mark.slow
-def test_scan_killed_again_and_again_ends_like_one_that_was_not(index: str, library: Path, tmp_path: Path) -> None:
-    fill_library(library)
-    whole = str(tmp_path / "whole")
-    started = time.monotonic()
-    assert finish(start_scan(whole, library))[0] == 0
-    took = time.monotonic() - started
-    wanted = logical_content(whole)
-    assert len(wanted) == FILES + 2
-    chance = random.Random(20)
-    done = 0
-    for _ in range(15):
-        process = start_scan(index, library)
-        time.sleep(chance.uniform(0.3, 0.95) * took)
-        held = [process.pid, *children(process.pid)]
-        process.kill()
-        finish(process)
-        if os.path.exists(index):
-            before, done = done, files_done(index)
-            assert done >= before  # what was done stays done
-        wait_until(lambda held=held: not any(lives(one) for one in held), 15)
-    status, _, errors = finish(start_scan(index, library))
-    assert status == 0, errors
-    assert logical_content(index) == wanted
-    assert problems(index) == []
-    assert not [name for name in os.listdir(index) if name.endswith(".part")]
 
 
 @pytest.mark.slow

@@ -121,6 +121,14 @@ def test_labelled_file_does_not_vouch_for_itself(index: str, tones: Path, cli: C
     assert values(index, path, "pitch") == ["high"]
 
 
+def test_file_is_not_among_the_neighbours_that_explain_it(index: str, tones: Path, cli: Cli) -> None:
+    cli("label", "remove", "--everywhere", "pitch")
+    for name in ("low0", "mid0"):
+        cli("label", "set", tones / "a" / f"{name}.wav", f"pitch={name}")
+    told = json.loads(cli("genre", "--key", "pitch", tones / "a" / "low0.wav", "--json"))
+    assert [neighbour["path"] for neighbour in told["results"][0]["neighbours"]] == [str(tones / "a" / "mid0.wav")]
+
+
 def test_neighbours_explain_the_judgement(index: str, tones: Path, cli: Cli) -> None:
     said = cli("genre", "--key", "pitch", "-v", tones / "b" / "high1.wav").splitlines()
     assert said[0].startswith("high\t")

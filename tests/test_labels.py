@@ -98,6 +98,15 @@ def test_csv_paths_may_be_absolute_or_relative_and_cells_hold_several_values(
     assert "path,KEY" in cli("label", "import", table, status=2)
 
 
+def test_csv_of_a_spreadsheet_in_its_old_code_page_is_read(index: str, library: Path, cli: Cli, tmp_path: Path) -> None:
+    make_sound(library / "Brücke.wav")
+    run_scan(index, library)
+    table = tmp_path / "labels.csv"
+    table.write_bytes(f"path;genre\r\n{library}/Brücke.wav;chanson française\r\n".encode("cp1252"))
+    cli("label", "import", table)
+    assert values(index, library / "Brücke.wav", "genre") == ["chanson française"]
+
+
 def test_json_of_each_shape_is_read(index: str, sounds: Path, cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "labels.json"
     for data in (

@@ -31,6 +31,7 @@ from embedindex.search import Filters, Hit, hit_to_json, search
 from embedindex.store import Store
 from embedindex.tags import Tags
 from embedindex.writer import StoreWriter
+from tests.storing import execute
 
 DIMENSION = 8
 HOP_S = 0.5
@@ -46,6 +47,9 @@ class Sound:
     vectors: Float16Array
     labels: tuple[tuple[str, str], ...] = ()
     missing: bool = False
+    sample_rate: int = 8000
+    channels: int = 1
+    heard: str = "2026-01-01T00:00:00+00:00"
 
 
 def identity(standardise: bool) -> ModelIdentity:
@@ -72,7 +76,7 @@ def write(folder: str, sounds: Sequence[Sound], *, standardise: bool = False) ->
                 vectors=sound.vectors,
                 silent=int((~sound.vectors.any(axis=1)).sum()),
                 hop_s=HOP_S,
-                facts=AudioFacts("wav", "pcm", 8000, 1, length * HOP_S, "test"),
+                facts=AudioFacts("wav", "pcm", sound.sample_rate, sound.channels, length * HOP_S, "test"),
                 tags=TAGS,
                 duration_s=length * HOP_S,
                 peak=1.0,
@@ -83,6 +87,8 @@ def write(folder: str, sounds: Sequence[Sound], *, standardise: bool = False) ->
             if sound.missing:
                 store.mark_missing([file_id])
         refresh_index(store)
+    for sound in sounds:
+        execute(folder, "UPDATE files SET scanned_at = ? WHERE path = ?", sound.heard, os.fsencode(sound.path))
 
 
 def query_of(store: Store, path: str) -> Query:
@@ -120,9 +126,23 @@ def unit(vectors: Float16Array, space: tuple[Float64Array, Float64Array], standa
 
 
 def brute_force(
-    sounds: Sequence[Sound], queries: Sequence[Query], *, by: str, standardise: bool = False
+    sounds: Sequence[Sound],
+    queries: Sequence[Query],
+    *,
+    by: str,
+    standardise: bool = False,
+    unlike: Sequence[Query] = (),
+    weight: float = 0.5,
 ) -> dict[tuple[str, int], float]:
     """Return {(path, best window): score}, or of every window, by the definition in docs/similar.md."""
+    if unlike:
+        liked = brute_force(sounds, queries, by=by, standardise=standardise)
+        away = brute_force(sounds, unlike, by=by, standardise=standardise)
+        of_file = {path: score for (path, _), score in away.items()}
+        return {
+            place: score - weight * (away[place] if by == "window" else of_file[place[0]])
+            for place, score in liked.items()
+        }
     space = reference_space(sounds, standardise)
     scores: dict[tuple[str, int], float] = {}
     for sound in sounds:
@@ -150,7 +170,7 @@ def brute_force(
     return scores
 
 
-def assert_best(hits: list[Hit], wanted: dict[tuple[str, int], float], k: int, by: str) -> None:
+def assert_best(hits: list[Hit], wanted: dict[tuple[str, int], float], k: int, by: str, slack: float = 0.0) -> None:
     """Check that `hits` are the `k` best of `wanted`; where scores are equal any of them will do."""
     best = sorted(wanted.values(), reverse=True)[:k]
     assert len(hits) == len(best)
@@ -160,7 +180,7 @@ def assert_best(hits: list[Hit], wanted: dict[tuple[str, int], float], k: int, b
         window = round(hit.start_s / HOP_S)
         score = wanted[hit.file.text_path, window] if by == "window" else by_path[hit.file.text_path]
         assert hit.score == pytest.approx(score, abs=3e-5)
-        assert -1 <= hit.score <= 1
+        assert -1 - slack <= hit.score <= 1 + slack
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
     places = [(hit.file.path, hit.start_s) for hit in hits]
     assert len(set(places)) == len(places)
@@ -178,7 +198,13 @@ def random_sounds(seed: int, files: int, longest: int) -> list[Sound]:
         vectors[rng.random(length) < 0.1] = 0
         labels = (("genre", str(rng.choice(["house", "drone"]))), ("kit", str(number % 3)))
         missing = bool(rng.random() < 0.1)
-        sounds.append(Sound(f"/lib/{'ab'[number % 2]}/{number:03d}.wav", vectors.astype(np.float16), labels, missing))
+        facts = (
+            int(rng.choice([8000, 44100, 48000])),
+            int(rng.integers(1, 4)),
+            f"2026-0{rng.integers(1, 4)}-01T00:00:00+00:00",
+        )
+        path = f"/lib/{'ab'[number % 2]}/{number:03d}.wav"
+        sounds.append(Sound(path, vectors.astype(np.float16), labels, missing, *facts))
     return sounds
 
 
@@ -226,6 +252,9 @@ def test_ranking_is_that_of_brute_force(
     path=st.sampled_from([None, "a/*", "/lib/b/*", "*1?.wav"]),
     shortest=st.sampled_from([None, 0.0, 2.0]),
     longest=st.sampled_from([None, 4.0]),
+    rate=st.sampled_from([(None, None), (44100, 44100), (44100, None), (None, 47999)]),
+    channels=st.sampled_from([(None, None), (2, None), (1, 2), (3, 3)]),
+    since=st.sampled_from([None, "2026-02-01T00:00:00+00:00"]),
 )
 def test_filtered_ranking_is_that_of_brute_force_over_what_passes(
     seed: int,
@@ -235,11 +264,14 @@ def test_filtered_ranking_is_that_of_brute_force_over_what_passes(
     path: str | None,
     shortest: float | None,
     longest: float | None,
+    rate: tuple[int | None, int | None],
+    channels: tuple[int | None, int | None],
+    since: str | None,
 ) -> None:
     sounds = random_sounds(seed, 20, 12)
     asked = [random_query(seed, 3, 2)]
     labels = [(key, value.upper()) for key, value in (("genre", genre), ("kit", kit)) if value is not None]
-    filters = Filters(tuple(labels), path, shortest, longest)
+    filters = Filters(tuple(labels), path, shortest, longest, rate, channels, since)
 
     def passes(sound: Sound) -> bool:
         number = int(sound.path[-7:-4])
@@ -252,6 +284,9 @@ def test_filtered_ranking_is_that_of_brute_force_over_what_passes(
             and where.get(path, number // 10 == 1)
             and (shortest is None or length_s >= shortest)
             and (longest is None or length_s <= longest)
+            and (rate[0] or 0) <= sound.sample_rate <= (rate[1] or 10**6)
+            and (channels[0] or 0) <= sound.channels <= (channels[1] or 99)
+            and (since is None or sound.heard >= since)
         )
 
     left = {sound.path for sound in sounds if passes(sound)}
@@ -263,6 +298,48 @@ def test_filtered_ranking_is_that_of_brute_force_over_what_passes(
             return
         hits = search(store, view, asked, k=7, by="window" if by == "window" else "file", filters=filters)
     assert_best(hits, wanted, 7, by)
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    files=st.integers(1, 25),
+    longest=st.sampled_from([1, 3, 40]),
+    k=st.integers(1, 30),
+    by=st.sampled_from(["file", "window"]),
+    standardise=st.booleans(),
+    unwanted=st.integers(1, 2),
+    weight=st.sampled_from([0.1, 0.5, 2.0]),
+)
+def test_ranking_away_from_a_sound_is_that_of_brute_force(
+    seed: int, files: int, longest: int, k: int, by: str, standardise: bool, unwanted: int, weight: float
+) -> None:
+    sounds = random_sounds(seed, files, longest)
+    asked = [random_query(seed, 4, 2)]
+    away = [random_query(seed + 1 + number, 3, 2) for number in range(unwanted)]
+    present = {sound.path for sound in sounds if not sound.missing}
+    with opened(sounds, standardise=standardise) as (store, view):
+        if view.windows == 0:
+            return
+        kind = "window" if by == "window" else "file"
+        hits = search(store, view, asked, k=k, by=kind, unlike=away, unlike_weight=weight)  # type: ignore[arg-type]
+    standardised = standardise and view.space.kind == "standardised"
+    wanted = brute_force(sounds, asked, by=by, standardise=standardised, unlike=away, weight=weight)
+    assert_best(hits, {place: wanted[place] for place in wanted if place[0] in present}, k, by, slack=weight)
+
+
+def test_what_is_like_the_unwanted_sound_is_found_even_behind_a_hundred_better_likenesses() -> None:
+    """The best by likeness alone may all be what is unwanted."""
+    rng = np.random.default_rng(9)
+    near = rows([1, 0.3])[0] + 0.01 * rng.standard_normal((200, DIMENSION))
+    sounds = [Sound(f"/near/{number:03d}.wav", near[number : number + 1].astype(np.float16)) for number in range(200)]
+    sounds.append(Sound("/other.wav", rows([1, -1.0])))
+    asked, away = [outside(rows([1]))], [outside(rows([0, 1]))]
+    for by in ("file", "window"):
+        with opened(sounds) as (store, view):
+            (hit,) = search(store, view, asked, k=1, by=by, unlike=away, unlike_weight=1.0)
+        assert hit.file.path == b"/other.wav"
+        assert hit.score == pytest.approx(0.5**0.5 + 0.5**0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("by", ["file", "window"])
@@ -490,5 +567,7 @@ def test_wrong_questions_are_refused() -> None:
             search(store, view, [outside(rows([1]))], k=0)
         with pytest.raises(UsageError, match="at least one sound"):
             search(store, view, [])
+        with pytest.raises(UsageError, match="must be a number above 0, not 0"):
+            search(store, view, [outside(rows([1]))], unlike=[outside(rows([2]))], unlike_weight=0)
         with pytest.raises(IndexEmptyError, match="fill it with `embedindex scan FOLDER`"):
             search(store, replace(view, windows=0), [outside(rows([1]))])

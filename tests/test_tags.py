@@ -64,6 +64,13 @@ def test_text_is_stripped_cut_and_free_of_what_databases_refuse(tmp_path: Path) 
     assert tags.album == "no NUL her"
 
 
+def test_several_values_of_one_tag_stay_apart(tmp_path: Path) -> None:
+    write_tagged(tmp_path / "a.flac", genre="RockXPop")
+    data = (tmp_path / "a.flac").read_bytes().replace(b"RockXPop", b"Rock\0Pop")
+    (tmp_path / "a.flac").write_bytes(data)
+    assert read_tags(tmp_path / "a.flac").genre == "Rock; Pop"
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"x", b"no sound at all" * 99, bytes(5000), b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + b"T" * 99]
 )

@@ -17,7 +17,19 @@ from embedindex.errors import EmbedindexError, display_path
 if TYPE_CHECKING:
     import typer
 
-_COMMANDS = ("scan", "similar", "listing", "maintenance", "embed", "models", "label", "genre", "evaluate", "remix")
+_COMMANDS = (
+    "scan",
+    "similar",
+    "listing",
+    "maintenance",
+    "embed",
+    "models",
+    "label",
+    "genre",
+    "evaluate",
+    "features",
+    "remix",
+)
 
 
 def main() -> None:

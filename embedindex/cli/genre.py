@@ -77,6 +77,13 @@ def genre(
     timeline: Annotated[bool, typer.Option("--timeline", help="Show how the label changes along each file.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name the neighbours that decided.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing to the index.")] = False,
+    write_tags: Annotated[
+        bool, typer.Option("--write-tags", help="Also write the genre into the files' own tags (see --dry-run first).")
+    ] = False,
+    restore_tags: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Only put back the tags that --write-tags kept in this file."),
+    ] = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     quiet: QuietOption = False,
@@ -87,7 +94,6 @@ def genre(
 
     Example: embedindex genre --min-confidence 0.5
     """
-    from embedindex.errors import UsageError
     from embedindex.genre import learn_judge
     from embedindex.label_store import given_labels
     from embedindex.labels import clean_key
@@ -96,8 +102,11 @@ def genre(
 
     kind = one_format(json=json, csv=csv)
     name = clean_key(key)
-    if timeline and csv and verbose:
-        raise UsageError("--csv with --timeline prints spans; leave out --verbose")
+    if restore_tags is not None:
+        _restore(restore_tags)
+        return
+    if write_tags:
+        _check_tags(name, kind, dry_run=dry_run)
     with Store(index_folder(index)) as store:
         given = given_labels(store, name)
         inside, outside = _files(store, paths, given)
@@ -124,6 +133,36 @@ def genre(
         _print_counts(results, name)
     if not quiet:
         _say_summary(results, judge, name, number)
+    if write_tags:
+        from embedindex.cli.genre_tags import write_tags as write
+
+        wanted = [(one.path, tuple(value for value, _ in one.labels)) for one in new if one.labels]
+        if write(folder, wanted, dry_run=dry_run):
+            raise typer.Exit(1)
+
+
+def _restore(backup: str) -> None:
+    from embedindex.cli.genre_tags import restore_tags
+
+    if restore_tags(backup):
+        raise typer.Exit(1)
+
+
+def _check_tags(key: str, kind: str | None, *, dry_run: bool) -> None:
+    """Refuse early what cannot be written.
+
+    Raises:
+        UsageError: the key is not genre, or the output would be mixed.
+        EngineMissingError: mutagen is not installed.
+    """
+    from embedindex.errors import UsageError
+    from embedindex.write_tags import need_mutagen
+
+    if key != "genre":
+        raise UsageError(f"--write-tags writes the genre only, not {key}")
+    if kind is not None and dry_run:
+        raise UsageError("--write-tags --dry-run prints a table; leave out --json and --csv")
+    need_mutagen()
 
 
 def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -> tuple[list[FileRecord], list[bytes]]:

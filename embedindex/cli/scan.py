@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from dataclasses import replace
+from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say
-from embedindex.cli.options import IndexOption, JsonOption, QuietOption
+from embedindex.cli.console import print_json, progress_bar, say
+from embedindex.cli.options import IndexOption, JsonOption, QuietOption, parse_since
+from embedindex.cli.scan_report import Bar, Display, JsonLines, Lines, Nothing, print_estimate, print_summary
 
 if TYPE_CHECKING:
     from embedindex.models import ModelRequest
-    from embedindex.progress import Report, ScanProgress, ScanSummary
+    from embedindex.progress import ScanSummary
+    from embedindex.scan import ScanOptions
 
-SHOWN_TROUBLES = 5
 MAX_HOP_S = 3600.0
 
 
@@ -54,6 +58,26 @@ def scan(
     durable: Annotated[
         bool, typer.Option("--durable", help="Sync every file to disk: a power cut loses nothing (slower).")
     ] = False,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, metavar="N", help="Look at so many new or changed files at most."),
+    ] = None,
+    since: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="WHEN", help="Only files changed since a date (2026-03-31), or in the last 2d, 3h…"),
+    ] = None,
+    max_load: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, metavar="X", help="Begin no further file while the machine's load average is above this."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what a scan would cost in time and disk; the index is not touched.")
+    ] = False,
+    log: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Append what happens to this file; each sound is named before it is opened."),
+    ] = None,
+    progress: Annotated[str, typer.Option(help="auto, or json: one JSON object a line on stderr.")] = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -63,32 +87,78 @@ def scan(
 
     Example: embedindex scan /music ~/samples
     """
+    from embedindex.cli.logs import log_to, models_speak
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
     from embedindex.scan import ScanOptions
-    from embedindex.scan import scan as run_scan
 
     if hop is not None and not hop < MAX_HOP_S:
         raise UsageError(f"--hop {hop:g}: give a number of seconds below {MAX_HOP_S:g}")
-    request = _request(model, weights, precision, engine)
+    if progress not in ("auto", "json"):
+        raise UsageError(f"--progress {progress}: choose auto or json")
+    if max_load is not None and not hasattr(os, "getloadavg"):
+        raise UsageError("--max-load: this system does not tell its load; use --workers and --nice")
     options = ScanOptions(
-        request=request,
-        choose=lambda: _choose(quiet=quiet),
+        request=_request(model, weights, precision, engine),
         hop_s=hop,
         workers=workers,
         niceness=nice,
+        max_load=max_load,
+        limit=limit,
+        since_ns=None if since is None else parse_since(since, datetime.now().astimezone()),
         prune=prune,
         durable=durable,
     )
     folder = index_folder(index)
-    with _Interrupts() as stop, progress_bar(quiet=quiet) as bar:
-        summary = run_scan(folder, list(paths), options, report=_reporter(bar, quiet=quiet), stop=stop)
+    with log_to(log), models_speak(quiet=quiet):
+        if dry_run:
+            _estimate(folder, paths, options, json=json, quiet=quiet)
+            return
+        summary = _scan(folder, paths, options, as_json=progress == "json", quiet=quiet)
     _finish(folder, summary, json=json, quiet=quiet, strict=strict)
 
 
-def _request(model: str, weights: str | None, precision: str, engine: str) -> ModelRequest | None:
-    from dataclasses import replace
+def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool, quiet: bool) -> ScanSummary:
+    from embedindex.scan import scan as run_scan
 
+    log = logging.getLogger("embedindex.scan")
+    with _Interrupts() as stop, progress_bar(quiet=quiet or as_json) as bar:
+        display: Display
+        if as_json:
+            display = JsonLines()
+        elif bar is not None:
+            display = Bar(bar)
+        else:
+            display = Nothing() if quiet else Lines()
+        options = replace(options, choose=lambda: _choose(display, quiet=quiet))
+        log.info("scan of %s into %s", ", ".join(paths), folder)
+        summary = run_scan(folder, list(paths), options, report=display.report, stop=stop)
+        for path, reason in summary.unseen:
+            log.warning("cannot look at %s: %s", path, reason)
+        counts = [f"{name} {value}" for name, value in summary.to_json().items() if value and name != "unseen"]
+        log.info("scan ended: %s", ", ".join(counts))
+        display.finish(summary)
+    return summary
+
+
+def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool, quiet: bool) -> None:
+    from embedindex.estimate import estimate, planned_model
+
+    model, hop_s = planned_model(
+        folder, options.request, options.hop_s, lambda: _choose(Nothing(), fetch=False, quiet=quiet)
+    )
+    workers = options.workers or os.cpu_count() or 1
+    guess = estimate(
+        folder, list(paths), model, hop_s, workers, limit=options.limit, since_ns=options.since_ns
+    )  # fmt: skip
+    if json:
+        about = {"index": folder, "model": model.identity.name, "hop_s": hop_s, "workers": workers}
+        print_json({**guess.to_json(), **about})
+    elif not quiet:
+        print_estimate(guess, model.identity.name, workers)
+
+
+def _request(model: str, weights: str | None, precision: str, engine: str) -> ModelRequest | None:
     from embedindex.errors import UsageError
     from embedindex.models import parse_request
 
@@ -99,12 +169,17 @@ def _request(model: str, weights: str | None, precision: str, engine: str) -> Mo
     return replace(parse_request(model), weights=weights, precision=precision, engine=engine)
 
 
-def _choose(*, quiet: bool) -> ModelRequest:
+def _choose(display: Display, *, quiet: bool, fetch: bool = True) -> ModelRequest:
+    """Return the model for a new index, ready: the index is to keep the precision that is chosen here."""
     from embedindex.models.auto import choose_model
+    from embedindex.models.catalogue import find_entry, prepare
 
-    request, reason = choose_model()
+    request, reason = choose_model(fetch=fetch, progress=display.fetching)
     if not quiet:
         say(reason)
+    if not fetch and request.name == "spectral" and not quiet:
+        say("a scan tries to fetch a better one first; do it now with: embedindex models fetch")
+    prepare(find_entry(request.name), None if quiet else lambda text: say(f"embedindex: {text}"))
     return request
 
 
@@ -136,33 +211,6 @@ class _Interrupts:
         return self._asked
 
 
-def _reporter(bar: Any, *, quiet: bool) -> Report:
-    names = {"crawl": "Looking", "embed": "Listening", "sweep": "Tidying", "index": "Indexing"}
-    lines = SlowLines()
-    tasks: dict[str, Any] = {}
-
-    def report(progress: ScanProgress) -> None:
-        note = f"{progress.files_done:,}"
-        if progress.files_total is not None:
-            note += f" of {progress.files_total:,}"
-        note += " files"
-        if progress.audio_s:
-            note += f", {clock(progress.audio_s)} of sound"
-        if progress.failed:
-            note += f", {progress.failed:,} unusable"
-        if bar is None:
-            if not quiet:
-                lines.say(f"{names[progress.stage]}: {note}")
-            return
-        if progress.stage not in tasks:
-            for task in tasks.values():
-                bar.update(task, visible=False)
-            tasks[progress.stage] = bar.add_task(names[progress.stage], total=progress.bytes_total, note="")
-        bar.update(tasks[progress.stage], completed=progress.bytes_done, total=progress.bytes_total, note=note)
-
-    return report
-
-
 def _finish(folder: str, summary: ScanSummary, *, json: bool, quiet: bool, strict: bool) -> None:
     from embedindex.store import Store
 
@@ -183,42 +231,9 @@ def _finish(folder: str, summary: ScanSummary, *, json: bool, quiet: bool, stric
         }
         print_json(data)
     elif not quiet:
-        _print_summary(folder, summary, counts, model.identity.name if model else None)
+        print_summary(folder, summary, counts, model.identity.name if model else None)
     if summary.interrupted:
         say("embedindex: interrupted; run the same command again to go on")
         raise typer.Exit(130)
     if strict and (counts.failed or summary.unseen):
         raise typer.Exit(1)
-
-
-def _print_summary(folder: str, summary: ScanSummary, counts: Any, model: str | None) -> None:
-    from embedindex.errors import display_path
-
-    news = [
-        (summary.added, "new"),
-        (summary.changed, "changed"),
-        (summary.moved, "moved"),
-        (summary.copied, "of them copies"),
-        (summary.returned, "back again"),
-        (summary.failed, "unusable"),
-        (summary.forgotten, "gone"),
-        (summary.missing, "missing"),
-    ]
-    changes = ", ".join(f"{count:,} {word}" for count, word in news if count) or "nothing new"
-    print_line(f"{amount(summary.found, 'audio file')} found: {changes} ({summary.elapsed_s:.1f} s)")
-    if summary.audio_s:
-        speed = summary.audio_s / max(summary.elapsed_s, 1e-9)
-        print_line(f"{clock(summary.audio_s)} of sound embedded, {speed:.0f} times as fast as it plays")
-    holds = f"{amount(counts.ok, 'file')}, {amount(counts.windows, 'window')}, {clock(counts.seconds)} of sound"
-    print_line(f"The index holds {holds}" + (f", model {model}" if model else ""))
-    print_line(f"Index: {display_path(folder)}")
-    if not summary.found:
-        say("embedindex: there is no audio file in there; check the path")
-    for path, reason in summary.unseen[:SHOWN_TROUBLES]:
-        say(f"embedindex: {display_path(path)}: {reason}")
-    if len(summary.unseen) > SHOWN_TROUBLES:
-        say(f"embedindex: …and {len(summary.unseen) - SHOWN_TROUBLES} more that could not be looked at")
-    if summary.missing:
-        say("embedindex: missing files are kept; if they are gone for good: embedindex scan --prune")
-    if counts.failed:
-        say(f"embedindex: {amount(counts.failed, 'file')} could not be used; `embedindex errors` lists them")

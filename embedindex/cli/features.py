@@ -1,0 +1,129 @@
+"""``embedindex features``: the classic descriptors of files as CSV, for spreadsheets and other people's notebooks."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+
+import typer
+
+from embedindex.cli.console import amount, progress_bar, say
+from embedindex.cli.options import IndexOption, QuietOption
+
+if TYPE_CHECKING:
+    from embedindex.features import Kind
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(features)
+
+
+def features(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Sound files, or folders of them.")],
+    output: Annotated[
+        Optional[str],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
+        typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to the terminal."),
+    ] = None,
+    kind: Annotated[str, typer.Option("--set", help="classic: 26 columns; rich: 134, with deviations.")] = "classic",
+    window: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.0, metavar="SECONDS", help="A row for each stretch of this length, not for each file."),
+    ] = None,
+    duration: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.0, metavar="SECONDS", help="Only the beginning; tutorials take 30."),
+    ] = None,
+    key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="KEY", help="Take the label from the index, not from the folder's name."),
+    ] = None,
+    full_paths: Annotated[bool, typer.Option("--full-paths", help="Whole paths in the first column.")] = False,
+    index: IndexOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a file could not be used.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write chroma, level, centroid, bandwidth, roll-off, zero crossings and MFCCs of files as CSV.
+
+    Example: embedindex features genres/ --duration 30 -o data.csv
+    """
+    from embedindex.errors import AudioError, UsageError, display_path
+    from embedindex.features import columns
+    from embedindex.features import features as rows_of
+
+    if kind not in ("classic", "rich"):
+        raise UsageError(f"--set {kind}: choose classic or rich")
+    chosen: Kind = "rich" if kind == "rich" else "classic"
+    files = list(_files(paths))
+    labels = _labels(index, key, files)
+    failed = 0
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress_bar(quiet=quiet or output is None))
+        task = None if bar is None else bar.add_task("Describing", total=len(files), note="")
+        writer = csv.writer(_open(stack, output), lineterminator="\n")
+        writer.writerow(("filename", *(("start", "end") if window else ()), *columns(chosen), "label"))
+        for path in files:
+            name = os.fsdecode(path if full_paths else os.path.basename(path))
+            try:
+                for row in rows_of(path, chosen, window_s=window or None, duration_s=duration or None):
+                    where = (f"{row.start_s:.3f}", f"{row.end_s:.3f}") if window else ()
+                    writer.writerow((name, *where, *(f"{value:.9g}" for value in row.values), labels[path]))
+            except AudioError as error:
+                failed += 1
+                say(f"embedindex: {error}")
+            if bar is not None and task is not None:
+                bar.advance(task)
+    if failed and not quiet:
+        say(f"embedindex: {amount(failed, 'file')} of {len(files):,} could not be described")
+    if output is not None and not quiet:
+        say(f"embedindex: wrote {display_path(output)}")
+    if failed and (strict or failed == len(files)):
+        raise typer.Exit(1)
+
+
+def _open(stack: ExitStack, output: str | None) -> TextIO:
+    if output is None:
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        return sys.stdout
+    return stack.enter_context(open(output, "w", encoding="utf-8", errors="surrogateescape", newline=""))
+
+
+def _files(paths: list[str]) -> Iterator[bytes]:
+    """Yield the files that are named, and the sound files in folders that are, by name.
+
+    Raises:
+        PathNotFoundError: a path is not there.
+    """
+    from embedindex.crawl import is_audio_name, is_hidden
+    from embedindex.errors import PathNotFoundError, display_path
+
+    for path in map(os.fsencode, paths):
+        if not os.path.exists(path):
+            raise PathNotFoundError(f"{display_path(path)}: is not there; give sound files or folders")
+        if not os.path.isdir(path):
+            yield path
+            continue
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            for name in sorted(names):
+                if is_audio_name(name) and not is_hidden(name):
+                    yield os.path.join(folder, name)
+
+
+def _labels(index: str | None, key: str | None, files: list[bytes]) -> dict[bytes, str]:
+    """Return the last column: the folder's name, or the labels that the index knows."""
+    if key is None:
+        return {path: os.path.basename(os.fsdecode(os.path.dirname(os.path.abspath(path)))) for path in files}
+    from embedindex.label_store import file_id_of, given_labels
+    from embedindex.labels import clean_key
+    from embedindex.locations import index_folder
+    from embedindex.store import Store
+
+    with Store(index_folder(index)) as store:
+        given = given_labels(store, clean_key(key))
+        ids = {path: file_id_of(store, os.path.abspath(path)) for path in files}
+    return {path: "; ".join(given.get(file_id or 0, ())) for path, file_id in ids.items()}

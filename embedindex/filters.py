@@ -1,0 +1,68 @@
+"""Which files may be found: what a search or a list is narrowed to, as a condition for SQLite.
+
+Conventions: lengths are seconds, rates Hz; a range is (lowest, highest), both included, None for no limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+NumberRange = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which files may be found.
+
+    Attributes:
+        labels: (key, value) pairs; a file must have each of them.
+        path: glob over the whole path, or over its end from any folder on (``*`` also matches ``/``).
+        min_duration_s: shortest file, seconds.
+        max_duration_s: longest file, seconds.
+        sample_rate: lowest and highest rate of the file, Hz.
+        channels: fewest and most channels.
+        added_since: only files that were heard, for the first time or because they had changed, at that time or later;
+            ISO 8601 in UTC, as the index writes it (see `embedindex.schema`).
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    path: str | None = None
+    min_duration_s: float | None = None
+    max_duration_s: float | None = None
+    sample_rate: NumberRange = (None, None)
+    channels: NumberRange = (None, None)
+    added_since: str | None = None
+
+    def sql(self, *, missing: bool = False) -> tuple[str, list[Any]]:
+        """Return an SQL condition on the table ``files``, with its parameters; `missing` files too, or not."""
+        terms = ["1" if missing else "missing_since IS NULL"]
+        values: list[Any] = []
+        for key, value in self.labels:
+            terms.append(
+                "EXISTS (SELECT 1 FROM labels WHERE labels.file_id = files.id AND key = ? AND value = ? COLLATE NOCASE)"
+            )
+            values += [_as_stored(key), _as_stored(value)]
+        if self.path is not None:
+            pattern = self.path if self.path.startswith("/") else f"*/{self.path}"
+            terms.append("path_text GLOB ?")
+            values.append(_as_stored(pattern))
+        limits: tuple[tuple[str, float | str | None], ...] = (
+            ("duration >= ?", self.min_duration_s),
+            ("duration <= ?", self.max_duration_s),
+            ("sample_rate >= ?", self.sample_rate[0]),
+            ("sample_rate <= ?", self.sample_rate[1]),
+            ("channels >= ?", self.channels[0]),
+            ("channels <= ?", self.channels[1]),
+            ("scanned_at >= ?", self.added_since),
+        )
+        for term, limit in limits:
+            if limit is not None:
+                terms.append(term)
+                values.append(limit)
+        return " AND ".join(terms), values
+
+
+def _as_stored(text: str) -> str:
+    """Return text as the database has it, with a replacement character for what is not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

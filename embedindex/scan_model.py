@@ -1,0 +1,90 @@
+"""Which model a scan uses: the index's own, the one that was asked for, or one that is chosen for a new index.
+
+Conventions: `known` is what the index remembers of its model, None for a new index. A hop is a whole number of samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from embedindex.embed import hop_samples
+from embedindex.errors import ModelMismatchError, display_path
+from embedindex.models import Model, ModelIdentity, ModelRequest, load_model, same_space
+from embedindex.records import IndexModel
+from embedindex.writer import describe_model
+
+
+@dataclass(frozen=True)
+class ModelQuestion:
+    """What an index has and what was asked for.
+
+    Attributes:
+        folder: the index folder, for messages.
+        known: the index's model.
+        asked: the model that was asked for, None for the index's own.
+        asked_hop_s: the hop that was asked for, None for the index's or the model's.
+    """
+
+    folder: str
+    known: IndexModel | None
+    asked: ModelRequest | None
+    asked_hop_s: float | None
+
+    def request(self) -> ModelRequest | None:
+        """Return the request to load, None when there is neither an index's model nor one that was asked for."""
+        if self.known is None:
+            return self.asked
+        if self.asked is None:
+            return self.known.request
+        if self.asked.precision == "auto":  # settled by the first scan
+            return replace(self.asked, precision=self.known.request.precision)
+        return self.asked
+
+    def check(self) -> None:
+        """Refuse what was asked for where the index has something else; loads a model only when one was asked for.
+
+        Raises:
+            ModelMismatchError: it has.
+            ModelError: the model that was asked for cannot be loaded.
+        """
+        request = self.request()
+        if self.known is None or request is None:
+            return
+        if self.asked is not None:
+            model, hop_s = self.load(request)
+            self.require_same(model.identity, hop_s)
+        elif self.asked_hop_s is not None:
+            sample_rate = self.known.identity.sample_rate
+            hop_s = hop_samples(self.asked_hop_s, sample_rate) / sample_rate
+            if hop_s != self.known.hop_s:
+                raise ModelMismatchError(
+                    f"{display_path(self.folder)}: this index has a window every {self.known.hop_s:g} s, not every "
+                    f"{hop_s:g} s; leave out --hop, or start another index with --index DIR"
+                )
+
+    def load(self, request: ModelRequest) -> tuple[Model, float]:
+        """Return the model of a request, and the hop in seconds that goes with it.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        model = load_model(request)
+        identity, known = model.identity, self.known
+        wanted = self.asked_hop_s
+        if wanted is None:
+            wanted = known.hop_s if known is not None and same_space(identity, known.identity) else model.default_hop_s
+        return model, hop_samples(wanted, identity.sample_rate) / identity.sample_rate
+
+    def require_same(self, identity: ModelIdentity, hop_s: float) -> None:
+        """Refuse a model or hop that is not the index's.
+
+        Raises:
+            ModelMismatchError: it is not.
+        """
+        known = self.known
+        if known is not None and (hop_s != known.hop_s or not same_space(identity, known.identity)):
+            raise ModelMismatchError(
+                f"{display_path(self.folder)}: this index was made with "
+                f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
+                "leave out --model and --hop to go on with it, or start another index with --index DIR"
+            )
