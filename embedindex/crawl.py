@@ -1,7 +1,8 @@
 """Folders → the audio files in them, with what the file system says of each.
 
 Conventions: paths are bytes, absolute and unresolved (a path is what the user sees). Hidden entries (leading dot) are
-skipped. A symbolic link is followed once: not when its target was, or will be, met on its own.
+skipped, as is what `embedindex.ignore` knows to leave out. A symbolic link is followed once: not when its target was,
+or will be, met on its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from embedindex.audio import AUDIO_SUFFIXES
+from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
 
 SEPARATOR = os.fsencode(os.sep)
 _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in AUDIO_SUFFIXES)
@@ -114,100 +116,164 @@ def lies_in(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(SEPARATOR) + SEPARATOR)
 
 
-def crawl(roots: list[bytes], trouble: CrawlTrouble) -> Iterator[Found]:
+def crawl(roots: list[bytes], trouble: CrawlTrouble, selection: Selection | None = None) -> Iterator[Found]:
     """Yield the audio files of some roots (folders or single files), folder by folder.
 
     What cannot be seen is added to `trouble`; nothing is raised for it. Memory holds one folder's names and one number
     per folder. Links are looked at when everything else was seen, so that no file comes twice by way of a link.
+
+    Args:
+        roots: absolute, normalised; none inside another.
+        trouble: is filled in.
+        selection: what to look at; None for everything that no ignore file leaves out.
     """
-    seen: set[tuple[int, int]] = set()  # folders by device and inode; single files too
-    links: list[bytes] = []
-    for root in sorted(roots, key=os.path.isfile):  # folders first, here too
+    yield from _Crawl(trouble, selection or Selection()).run(roots)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A path that is still to be looked at: under which root it lies, and the rules that hold there."""
+
+    path: bytes
+    root: bytes
+    rules: Rules | None
+
+
+class _Crawl:
+    """One crawl."""
+
+    def __init__(self, trouble: CrawlTrouble, selection: Selection) -> None:
+        self.trouble = trouble
+        self.selection = selection
+        self.seen: set[tuple[int, int]] = set()  # folders by device and inode; single files too
+        self.links: list[_Place] = []
+
+    def run(self, roots: list[bytes]) -> Iterator[Found]:
+        for root in sorted(roots, key=os.path.isfile):  # folders first, here too
+            yield from self._root(root)
+        to_files: list[_Place] = []
+        while self.links:  # folders first: a link to a file in one of them is then no news
+            batch, self.links = sorted(self.links, key=lambda link: link.path), []
+            for link in batch:
+                if os.path.isdir(link.path):
+                    yield from self._linked_folder(link)
+                else:
+                    to_files.append(link)
+        for link in sorted(to_files, key=lambda link: link.path):
+            yield from self._linked_file(link)
+
+    def _root(self, root: bytes) -> Iterator[Found]:
+        """Yield what a root holds. It was named, so that neither its name nor an ignore file is asked about it."""
         try:
             result = os.stat(root)
         except OSError as error:
-            trouble.folders.append((root, error.strerror or str(error)))
-            continue
+            self.trouble.folders.append((root, error.strerror or str(error)))
+            return
         if stat_module.S_ISDIR(result.st_mode):
-            yield from _folder(root, result, seen, links, trouble)
-        elif stat_module.S_ISREG(result.st_mode):
-            if not _was_met(root, result, seen):
-                seen.add((result.st_dev, result.st_ino))
-                yield Found(root, stat_of(result), 0)
-        else:
-            trouble.files.append((root, "is not a regular file"))
-    to_files: list[bytes] = []
-    while links:  # folders first: a link to a file in one of them is then no news
-        batch, links = sorted(links), []
-        for link in batch:
-            if os.path.isdir(link):
-                yield from _linked_folder(link, seen, links, trouble)
-            else:
-                to_files.append(link)
-    for link in sorted(to_files):
-        yield from _linked_file(link, seen, trouble)
+            yield from self._folder(_Place(root, root, None), result)
+        elif not stat_module.S_ISREG(result.st_mode):
+            self.trouble.files.append((root, "is not a regular file"))
+        elif not self.selection.leaves_out_below(root, root) and not _was_met(root, result, self.seen):
+            self.seen.add((result.st_dev, result.st_ino))
+            yield Found(root, stat_of(result), 0)
 
+    def _folder(self, top: _Place, result: os.stat_result) -> Iterator[Found]:
+        stack = [(top, (result.st_dev, result.st_ino))]
+        while stack:
+            place, identity = stack.pop()
+            if identity in self.seen:
+                continue
+            self.seen.add(identity)
+            listed = self._list(place)
+            if listed is None:
+                continue
+            entries, rules = listed
+            inside: list[tuple[_Place, tuple[int, int]]] = []
+            rank = 0
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                here = _Place(entry.path, place.root, rules)
+                try:
+                    if entry.is_symlink():
+                        self.links.append(here)
+                    elif entry.is_dir(follow_symlinks=False):
+                        if not self._leaves_out(here, is_folder=True):
+                            below = entry.stat(follow_symlinks=False)
+                            if not below.st_ino:  # Windows does not say it in listings
+                                below = os.lstat(entry.path)
+                            inside.append((here, (below.st_dev, below.st_ino)))
+                    elif (
+                        is_audio_name(entry.name)
+                        and entry.is_file(follow_symlinks=False)
+                        and not self._leaves_out(here, is_folder=False)
+                    ):
+                        yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
+                        rank += 1
+                except OSError as error:
+                    self.trouble.files.append((entry.path, error.strerror or str(error)))
+            stack.extend(reversed(inside))
 
-def _folder(
-    top: bytes, result: os.stat_result, seen: set[tuple[int, int]], links: list[bytes], trouble: CrawlTrouble
-) -> Iterator[Found]:
-    stack = [(top, (result.st_dev, result.st_ino))]
-    while stack:
-        folder, identity = stack.pop()
-        if identity in seen:
-            continue
-        seen.add(identity)
+    def _list(self, place: _Place) -> tuple[list[os.DirEntry[bytes]], Rules | None] | None:
+        """Return what is in a folder, by name, and the rules that hold there; None when that cannot be known."""
         try:
-            with os.scandir(folder) as listing:
+            with os.scandir(place.path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            trouble.folders.append((folder, error.strerror or str(error)))
-            continue
-        inside: list[tuple[bytes, tuple[int, int]]] = []
-        rank = 0
-        for entry in entries:
-            if is_hidden(entry.name):
-                continue
-            try:
-                if entry.is_symlink():
-                    links.append(entry.path)
-                elif entry.is_dir(follow_symlinks=False):
-                    below = entry.stat(follow_symlinks=False)
-                    if not below.st_ino:  # Windows does not say it in listings
-                        below = os.lstat(entry.path)
-                    inside.append((entry.path, (below.st_dev, below.st_ino)))
-                elif is_audio_name(entry.name) and entry.is_file(follow_symlinks=False):
-                    yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
-                    rank += 1
-            except OSError as error:
-                trouble.files.append((entry.path, error.strerror or str(error)))
-        stack.extend(reversed(inside))
+            self.trouble.folders.append((place.path, error.strerror or str(error)))
+            return None
+        try:
+            return entries, _rules_in(place, entries)
+        except (OSError, ValueError) as error:  # nothing is read: it may be just what was to be left out
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self.trouble.folders.append((place.path, f"left alone, for its {os.fsdecode(IGNORE_FILE)}: {reason}"))
+            return None
+
+    def _leaves_out(self, place: _Place, *, is_folder: bool) -> bool:
+        """Return whether an entry is left out: as a system's folder, by an ignore file, or by this run's patterns."""
+        if is_folder and is_system_folder(os.path.basename(place.path)):
+            return True
+        if place.rules is not None and place.rules.leave_out(place.path, is_folder=is_folder):
+            return True
+        return self.selection.leaves_out(place.path, place.root, is_folder=is_folder)
+
+    def _linked_folder(self, link: _Place) -> Iterator[Found]:
+        """Yield what a link to a folder leads to, unless that was met on its own."""
+        if self._leaves_out(link, is_folder=True):
+            return
+        try:
+            result = os.stat(link.path)
+        except OSError as error:
+            self.trouble.folders.append((link.path, error.strerror or str(error)))
+            return
+        yield from self._folder(link, result)
+
+    def _linked_file(self, link: _Place) -> Iterator[Found]:
+        """Yield what a link to a file leads to, unless that was met on its own or through another link."""
+        path = link.path
+        if not is_audio_name(os.path.basename(path)) or self._leaves_out(link, is_folder=False):
+            return
+        try:
+            result = os.stat(path)
+            if stat_module.S_ISREG(result.st_mode) and not _was_met(path, result, self.seen):
+                self.seen.add((result.st_dev, result.st_ino))
+                yield Found(path, stat_of(result), 0)
+        except OSError as error:
+            reason = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else error.strerror
+            self.trouble.files.append((path, reason or str(error)))
 
 
-def _linked_folder(
-    link: bytes, seen: set[tuple[int, int]], links: list[bytes], trouble: CrawlTrouble
-) -> Iterator[Found]:
-    """Yield what a link to a folder leads to, unless that was met on its own."""
-    try:
-        result = os.stat(link)
-    except OSError as error:
-        trouble.folders.append((link, error.strerror or str(error)))
-        return
-    yield from _folder(link, result, seen, links, trouble)
+def _rules_in(place: _Place, entries: list[os.DirEntry[bytes]]) -> Rules | None:
+    """Return the rules that hold in a folder that has these entries.
 
-
-def _linked_file(link: bytes, seen: set[tuple[int, int]], trouble: CrawlTrouble) -> Iterator[Found]:
-    """Yield what a link to a file leads to, unless that was met on its own or through another link."""
-    if not is_audio_name(os.path.basename(link)):
-        return
-    try:
-        result = os.stat(link)
-        if stat_module.S_ISREG(result.st_mode) and not _was_met(link, result, seen):
-            seen.add((result.st_dev, result.st_ino))
-            yield Found(link, stat_of(result), 0)
-    except OSError as error:
-        reason = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else error.strerror
-        trouble.files.append((link, reason or str(error)))
+    Raises:
+        OSError: its ignore file cannot be read.
+        ValueError: its ignore file makes no sense.
+    """
+    for entry in entries:
+        if entry.name == IGNORE_FILE and entry.is_file():
+            return read_rules(place.path, place.rules)
+    return place.rules
 
 
 def _was_met(path: bytes, result: os.stat_result, seen: set[tuple[int, int]]) -> bool:

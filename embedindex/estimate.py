@@ -20,6 +20,7 @@ from embedindex.changes import TodoList, is_wanted, looks_changed
 from embedindex.crawl import CrawlTrouble, crawl, outermost
 from embedindex.embed import BATCH_WINDOWS
 from embedindex.errors import AudioError, IndexNotFoundError
+from embedindex.ignore import Selection
 from embedindex.models import Model, ModelRequest
 from embedindex.progress import never
 from embedindex.scan import refuse_unknown
@@ -102,6 +103,7 @@ def estimate(
     *,
     limit: int | None = None,
     since_ns: int | None = None,
+    selection: Selection | None = None,
     stop: Callable[[], bool] = never,
     seed: int = 0,
 ) -> Estimate:
@@ -115,6 +117,7 @@ def estimate(
         workers: number of processes.
         limit: how many new or changed files to look at; None for all.
         since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
+        selection: what this run looks at; None for everything.
         stop: asked often; True ends the counting early.
         seed: of the sample.
 
@@ -133,7 +136,7 @@ def estimate(
     choose = random.Random(seed)  # noqa: S311 - a sample, not a secret
     try:
         with TodoList() as todo:
-            for item in crawl(paths, CrawlTrouble()):
+            for item in crawl(paths, CrawlTrouble(), selection):
                 found += 1
                 if stop():
                     break

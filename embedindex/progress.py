@@ -29,6 +29,7 @@ class ScanSummary:
     found: int = 0
     unchanged: int = 0
     postponed: int = 0
+    excluded: int = 0
     added: int = 0
     changed: int = 0
     touched: int = 0

@@ -23,6 +23,7 @@ from embedindex.errors import (
     StoreError,
     display_path,
 )
+from embedindex.ignore import Selection
 from embedindex.index import refresh_index
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
@@ -52,6 +53,8 @@ class ScanOptions:
         max_load: no further file is begun while the machine's load average is above this; None for no limit.
         limit: how many new or changed files to look at; None for all.
         since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
+        include: patterns (gitignore's) of the files that this run looks at; none for all.
+        exclude: patterns of files and folders that this run does not look at, nor forgets.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
     """
@@ -66,6 +69,8 @@ class ScanOptions:
     max_load: float | None = None
     limit: int | None = None
     since_ns: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     prune: bool = False
     durable: bool = False
 
@@ -94,8 +99,10 @@ def scan(
         ModelMismatchError: the index was made with another model or hop than the options ask for.
         ModelError: the model cannot be used.
         StoreError: the index cannot be written; its subclasses say why.
+        UsageError: an include or exclude pattern is none.
     """
     options = options or ScanOptions()
+    Selection(options.include, options.exclude)  # refused before anything is made
     paths = outermost([os.fsencode(root) for root in roots])
     refuse_unknown(folder, paths)
     with StoreWriter(folder, durable=options.durable) as store:
@@ -140,6 +147,7 @@ class _Scan:
         self.pool = pool
         self.summary = ScanSummary()
         self.trouble = CrawlTrouble()
+        self.selection = Selection(options.include, options.exclude)
         self.seen = IdSet()
         self.root_ids: dict[bytes, int] = {}
         self.run_id: int | None = None
@@ -208,7 +216,7 @@ class _Scan:
         """Look at every file's stat; put on the list what is new or looks changed."""
         devices = {path: (device, _device_of(path)) for _, path, device in self.store.roots()}
         renumbered: set[bytes] = set()
-        for found in crawl(self.roots, self.trouble):
+        for found in crawl(self.roots, self.trouble, self.selection):
             self.summary.found += 1
             self._tell("crawl", self.summary.found, None, found.path)
             if self.stop():
@@ -300,6 +308,9 @@ class _Scan:
             hidden: list[int] = []
             for file_id, path, device, missing_since in self.store.paths_below(root):
                 if file_id in self.seen:
+                    continue
+                if self.selection.leaves_out_below(path, root):
+                    self.summary.excluded += 1
                     continue
                 self._tell("sweep", self.summary.forgotten + self.summary.missing, None, path)
                 if self.options.prune or may_be_forgotten(path, device, root, self.trouble):

@@ -41,6 +41,7 @@ class Store:
     def __init__(self, folder: str, connection: sqlite3.Connection | None = None) -> None:
         self.folder = folder
         self._connection = open_reader(folder) if connection is None else connection
+        self._known_dimension = 0
 
     def __enter__(self) -> Store:
         return self
@@ -309,8 +310,14 @@ class Store:
     # -- vectors -------------------------------------------------------------------------------------------------
 
     def _dimension(self) -> int:
-        model = self.model()
-        return model.identity.dimension if model else 0
+        """Return the width of the index's vectors, 0 while it has no model; asked for with every file."""
+        if self._known_dimension:
+            return self._known_dimension
+        row = self._row("SELECT dimension FROM models ORDER BY id LIMIT 1")
+        dimension = 0 if row is None else int(row[0])
+        if not self._connection.in_transaction:  # a model once committed stays; one that was not may be rolled back
+            self._known_dimension = dimension
+        return dimension
 
     def vectors_of(self, record: FileRecord) -> Float16Array:
         """Return the vectors of one file, (n_windows, dimension) float16, in order of time.

@@ -58,6 +58,14 @@ def scan(
     durable: Annotated[
         bool, typer.Option("--durable", help="Sync every file to disk: a power cut loses nothing (slower).")
     ] = False,
+    include: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="GLOB", help="Look only at files like this: '*.flac', 'drums/'; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="GLOB", help="Do not look at files or folders like this; may be repeated."),
+    ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, metavar="N", help="Look at so many new or changed files at most."),
@@ -106,6 +114,8 @@ def scan(
         max_load=max_load,
         limit=limit,
         since_ns=None if since is None else parse_since(since, datetime.now().astimezone()),
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
         prune=prune,
         durable=durable,
     )
@@ -143,14 +153,23 @@ def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool,
 
 def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool, quiet: bool) -> None:
     from embedindex.estimate import estimate, planned_model
+    from embedindex.ignore import Selection
 
+    selection = Selection(options.include, options.exclude)
     model, hop_s = planned_model(
         folder, options.request, options.hop_s, lambda: _choose(Nothing(), fetch=False, quiet=quiet)
     )
     workers = options.workers or os.cpu_count() or 1
     guess = estimate(
-        folder, list(paths), model, hop_s, workers, limit=options.limit, since_ns=options.since_ns
-    )  # fmt: skip
+        folder,
+        list(paths),
+        model,
+        hop_s,
+        workers,
+        limit=options.limit,
+        since_ns=options.since_ns,
+        selection=selection,
+    )
     if json:
         about = {"index": folder, "model": model.identity.name, "hop_s": hop_s, "workers": workers}
         print_json({**guess.to_json(), **about})

@@ -171,6 +171,7 @@ def print_summary(folder: str, summary: ScanSummary, counts: Counts, model: str 
         (summary.forgotten, "gone"),
         (summary.missing, "missing"),
         (summary.postponed, "left for another time"),
+        (summary.excluded, "in the index left alone"),
     ]
     changes = ", ".join(f"{count:,} {word}" for count, word in news if count) or "nothing new"
     print_line(f"{amount(summary.found, 'audio file')} found: {changes} ({summary.elapsed_s:.1f} s)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import clock, print_csv, print_json, print_m3u, print_paths, print_table, say
+from embedindex.cli.console import say
 from embedindex.cli.options import (
     AddedSinceOption,
     ChannelsOption,
@@ -29,9 +29,10 @@ from embedindex.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from embedindex.audition import Format
     from embedindex.query import Query, QueryMaker
     from embedindex.query_text import Asked
-    from embedindex.search import Hit
+    from embedindex.search import By
     from embedindex.store import Store
 
 
@@ -79,6 +80,26 @@ def similar(
     paths: PathsOption = False,
     null: NullOption = False,
     m3u: M3uOption = False,
+    copy_to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--copy-to", metavar="DIR", help="Copy what is found there, as '01 0.953 name.wav'."),
+    ] = None,
+    link_to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--link-to", metavar="DIR", help="Link to what is found from there, under such names."),
+    ] = None,
+    audition: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--audition", metavar="OUT.wav", help="Write the query, then the best places, to one sound file."),
+    ] = None,
+    audition_length: Annotated[
+        float, typer.Option("--audition-length", metavar="SECONDS", help="At most so much of each sound.")
+    ] = 4.0,
+    audition_rate: Annotated[int, typer.Option("--audition-rate", metavar="HZ", help="44100 or 48000.")] = 44100,
+    audition_bits: Annotated[int, typer.Option("--audition-bits", metavar="BITS", help="16 or 24.")] = 16,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Explain the scores: which windows matched where, and how well.")
+    ] = False,
 ) -> None:
     """Find what sounds like a clip: the nearest files, and where in them.
 
@@ -88,6 +109,7 @@ def similar(
     """
     # Idle threads of numpy's BLAS spin and take the processors from FAISS's: without them a search takes half the time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from embedindex.cli import similar_output
     from embedindex.errors import UsageError
     from embedindex.index import load_view
     from embedindex.locations import index_folder
@@ -100,7 +122,9 @@ def similar(
         raise UsageError(f"--by {by}: choose file or window")
     if null and not paths:
         raise UsageError("--null goes with --paths")
+    found_by: By = "window" if by == "window" else "file"
     filters = parse_filters(label, path, min_duration, max_duration, sample_rate, channels, added_since)
+    as_ = None if audition is None else _audition_format(audition, audition_length, audition_rate, audition_bits)
     with ExitStack() as held:
         store = held.enter_context(Store(index_folder(index)))
         asked, away = _asked(queries, unlike or [], start, end, store, held)
@@ -116,16 +140,38 @@ def similar(
             view,
             wanted,
             k=k,
-            by="window" if by == "window" else "file",
+            by=found_by,
             filters=filters,
             include_self=include_self,
             unlike=unwanted,
             unlike_weight=unlike_weight,
         )
-        model = view.model.identity.name
-    if not hits:
-        say("embedindex: there is no other sound in the index; add some with `embedindex scan FOLDER`")
-    _print(hits, kind, list(queries), list(unlike or []), model, null=null)
+        explained = None
+        if verbose:
+            from embedindex.explanation import explain
+
+            explained = [explain(store, view, hit, wanted, unwanted, by=found_by) for hit in hits]
+        if not hits:
+            say("embedindex: there is no other sound in the index; add some with `embedindex scan FOLDER`")
+        names = (list(queries), list(unlike or []))
+        similar_output.print_hits(hits, kind, *names, view.model.identity.name, explained, null=null)
+        if audition is not None and as_ is not None:
+            similar_output.audition(audition, asked, wanted, hits, audition_length, as_)
+        well = copy_to is None or similar_output.place(hits, copy_to, "copy")
+        well &= link_to is None or similar_output.place(hits, link_to, "link")
+    if not well:
+        raise typer.Exit(1)
+
+
+def _audition_format(target: str, length_s: float, sample_rate: int, bits: int) -> Format:
+    """Return the format of the file to listen to, after checks that need no search."""
+    from embedindex.audition import MAX_LENGTH_S, Format, require_new
+    from embedindex.errors import UsageError
+
+    if not 0.1 <= length_s <= MAX_LENGTH_S:
+        raise UsageError(f"--audition-length {length_s:g}: give 0.1 to {MAX_LENGTH_S:g} seconds")
+    require_new(target)
+    return Format(sample_rate, bits)
 
 
 def _asked(
@@ -168,60 +214,3 @@ def _heard(maker: QueryMaker, asked: Asked) -> Query:
         raise type(error)("standard input", error.reason) from error
     except QueryError as error:
         raise QueryError(str(error).replace(display_path(asked.path), "standard input")) from error
-
-
-def _print(hits: list[Hit], kind: str | None, queries: list[str], unlike: list[str], model: str, *, null: bool) -> None:
-    if kind == "json":
-        from embedindex.search import hit_to_json
-
-        asked = {"query": queries, **({"unlike": unlike} if unlike else {})}
-        print_json({**asked, "model": model, "results": [hit_to_json(hit) for hit in hits]})
-    elif kind == "csv":
-        print_csv(
-            ("rank", "path", "score", "start", "end", "duration", "labels"),
-            (
-                (
-                    hit.rank,
-                    hit.file.text_path,
-                    f"{hit.score:.6f}",
-                    f"{hit.start_s:.3f}",
-                    f"{hit.end_s:.3f}",
-                    "" if hit.file.duration is None else f"{hit.file.duration:.3f}",
-                    _labels(hit.labels),
-                )
-                for hit in hits
-            ),
-        )
-    elif kind == "paths":
-        print_paths((hit.file.path for hit in hits), null=null)
-    elif kind == "m3u":
-        print_m3u((hit.file.path, hit.file.duration, _title(hit)) for hit in hits)
-    else:
-        from embedindex.errors import display_path
-
-        print_table(
-            ("", "score", "at", "length", "file", "labels"),
-            [
-                (
-                    str(hit.rank),
-                    f"{hit.score:.3f}",
-                    clock(hit.start_s),
-                    clock(hit.file.duration),
-                    display_path(hit.file.path),
-                    _labels(hit.labels),
-                )
-                for hit in hits
-            ],
-            right=(0, 1, 2, 3),
-        )
-
-
-def _labels(labels: dict[str, list[str]]) -> str:
-    return ", ".join(f"{key}={value}" for key, values in labels.items() for value in values)
-
-
-def _title(hit: Hit) -> str:
-
-    if hit.file.title:
-        return f"{hit.file.artist} - {hit.file.title}" if hit.file.artist else hit.file.title
-    return os.path.splitext(os.path.basename(hit.file.text_path))[0]

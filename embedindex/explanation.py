@@ -1,0 +1,111 @@
+"""Why a file has the score it has: which window of the query matched which place of the file, with what cosine.
+
+Conventions: times are seconds; scores are made anew from the stored vectors, as `embedindex.search` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedindex.index import IndexView
+from embedindex.query import Query
+from embedindex.search import By, Hit, in_space, path_to_json
+from embedindex.store import Store
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A window of the query and its best match in the file.
+
+    Attributes:
+        source: the file that the query's window is of.
+        query_start_s: where it starts there.
+        start_s: where the file's window starts.
+        cosine: how alike they are.
+    """
+
+    source: bytes
+    query_start_s: float
+    start_s: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one query adds to a score.
+
+    Attributes:
+        query: its path.
+        unlike: whether it is subtracted.
+        score: the file's (or place's) score for it alone.
+        windows: how many windows of the query that is the mean of (the highest of, by window).
+        pairs: the best matches, the best first.
+    """
+
+    query: bytes
+    unlike: bool
+    score: float
+    windows: int
+    pairs: tuple[Pair, ...]
+
+
+def explain(
+    store: Store,
+    view: IndexView,
+    hit: Hit,
+    queries: Sequence[Query],
+    unlike: Sequence[Query] = (),
+    *,
+    by: By = "file",
+    most: int = 3,
+) -> list[Explanation]:
+    """Return how the score of a hit comes about, query by query, with at most so many pairs for each."""
+    hop_s = hit.file.hop_s or view.model.hop_s
+    stored = store.vectors_of(hit.file)
+    places = np.flatnonzero(stored.any(axis=1))
+    if by == "window":
+        places = np.array([round(hit.start_s / hop_s)])
+    theirs = view.space.apply(stored[places])
+    explained = []
+    asked = [*((query, False) for query in queries), *((query, True) for query in unlike)]
+    for (query, away), phases in zip(asked, in_space(view, [query for query, _ in asked]), strict=True):
+        tables = [phase @ theirs.T for phase in phases]
+        scores = [float(table.max()) if by == "window" else float(table.max(axis=1).mean()) for table in tables]
+        number = int(np.argmax(scores))
+        best = tables[number].max(axis=1)
+        rows = np.argsort(-best, kind="stable")[: 1 if by == "window" else most]
+        pairs = tuple(
+            Pair(
+                query.sources[row] if query.sources else query.path,
+                float(query.starts_s[number][row]),
+                float(places[int(np.argmax(tables[number][row]))] * hop_s),
+                min(1.0, float(best[row])),
+            )
+            for row in rows
+        )
+        windows = sum(map(len, tables)) if by == "window" else len(best)
+        explained.append(Explanation(query.path, away, max(-1.0, min(1.0, scores[number])), windows, pairs))
+    return explained
+
+
+def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as ``similar --verbose --json`` has it."""
+    return {
+        "query": path_to_json(explanation.query)["path"],
+        "unlike": explanation.unlike,
+        "score": round(explanation.score, 6),
+        "windows": explanation.windows,
+        "pairs": [
+            {
+                **path_to_json(pair.source),
+                "query_start": round(pair.query_start_s, 6),
+                "start": round(pair.start_s, 6),
+                "cosine": round(pair.cosine, 6),
+            }
+            for pair in explanation.pairs
+        ],
+    }
