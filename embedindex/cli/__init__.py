@@ -17,7 +17,19 @@ from embedindex.errors import EmbedindexError, display_path
 if TYPE_CHECKING:
     import typer
 
-_COMMANDS = ("scan", "similar", "listing", "maintenance", "embed", "models", "label", "genre", "evaluate", "features")
+_COMMANDS = (
+    "scan",
+    "watch",
+    "similar",
+    "listing",
+    "maintenance",
+    "embed",
+    "models",
+    "label",
+    "genre",
+    "evaluate",
+    "features",
+)
 
 
 def main() -> None:
