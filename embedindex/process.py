@@ -6,6 +6,7 @@ content in hand at once are decoded once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
 from embedindex.crawl import FileStat
 from embedindex.errors import display_path
 from embedindex.progress import ScanSummary
+from embedindex.records import FileRecord
 from embedindex.worker import Embedded, Failed
 from embedindex.workers import Finished, Hashed, WorkerPool
 from embedindex.writer import StoreWriter
 
 WAIT_S = 0.25
+MOVES_AT_ONCE = 1000
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,7 @@ class Processing:
             if self.stop():
                 more = False
             more = more and self._submit()
-            for event in self.pool.events(WAIT_S):
+            for event in self.pool.events(WAIT_S if self.pool.busy else 0.0):
                 # The worker gets its next file before this one is written: it need not wait for the disk.
                 if isinstance(event, Finished):
                     more = more and not self.stop() and self._submit()
@@ -92,39 +95,49 @@ class Processing:
             self.tell(self.files_done, self.bytes_done, working[0] if working else b"")
 
     def _submit(self) -> bool:
-        """Fill the free workers; return False when the list is at its end."""
-        while self.pool.has_room and not self._machine_is_busy():
-            item = next(self.todo, None)
-            if item is None:
-                return False
-            if item.known is None and self._renamed(item):
-                continue
-            self.in_hand[item.number] = item
-            log.info("reading %s", display_path(item.path))
-            self.pool.submit(item.number, item.path)
+        """Fill the free workers; return False when the list is at its end.
+
+        Renamed files that come one after the other are written together, some at a time, so that a scan of a renamed
+        folder can be watched and stopped.
+        """
+        moves = 0
+        with contextlib.ExitStack() as together:
+            while moves < MOVES_AT_ONCE and self.pool.has_room and not self._machine_is_busy():
+                item = next(self.todo, None)
+                if item is None:
+                    return False
+                renamed = self._renamed(item) if item.known is None else None
+                if renamed is None:
+                    self.in_hand[item.number] = item
+                    log.info("reading %s", display_path(item.path))
+                    self.pool.submit(item.number, item.path)
+                    continue
+                if not moves:
+                    together.enter_context(self.store.transaction())
+                self._move(item, renamed, item.stat)
+                moves += 1
         return True
 
     def _machine_is_busy(self) -> bool:
         """Return whether to wait before another file is begun, as `make -l` does: one may always be in hand."""
         return self.max_load is not None and self.pool.busy > 0 and os.getloadavg()[0] > self.max_load
 
-    def _renamed(self, item: Todo) -> bool:
+    def _renamed(self, item: Todo) -> FileRecord | None:
         """Recognise a renamed file by inode, size and time without reading it."""
         stat = item.stat
         if not stat.inode or stat.mtime_ns % 1_000_000_000 == 0:  # whole seconds are shared by whole archives
-            return False
+            return None
         for record in self.store.files_by_inode(stat.device, stat.inode):
             same = (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
             if same and record.id not in self.seen and is_gone(record.path):
-                self._move(item, record.id, stat)
-                self._count(item)
-                return True
-        return False
+                return record
+        return None
 
-    def _move(self, item: Todo, file_id: int, stat: FileStat) -> None:
-        self.store.move_file(self.store.file(file_id), item.path, self.root_id(item.path), stat)
-        self.seen.add(file_id)
+    def _move(self, item: Todo, record: FileRecord, stat: FileStat) -> None:
+        self.store.move_file(record, item.path, self.root_id(item.path), stat)
+        self.seen.add(record.id)
         self.summary.moved += 1
+        self._count(item)
 
     def _count(self, item: Todo) -> None:
         self.files_done += 1
@@ -153,8 +166,7 @@ class Processing:
             return True
         for record in records:
             if record.id not in self.seen and was_moved(record):
-                self._move(item, record.id, stat)
-                self._count(item)
+                self._move(item, record, stat)
                 return True
         if records:
             self._added(item, self.store.copy_file(records[0], item.path, self.root_id(item.path), stat))

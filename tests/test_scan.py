@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedindex import process
 from embedindex.embed import embed_file
 from embedindex.errors import IndexBusyError, ModelMismatchError, PathNotFoundError
 from embedindex.models import ModelRequest, load_model
@@ -109,6 +110,26 @@ def test_moved_folder_keeps_vectors_ids_and_labels(index: str, library: Path) ->
     for path, record in after.items():
         old = before[os.path.basename(path)]
         assert (record.id, record.first_window) == (old.id, old.first_window)
+
+
+def test_scan_of_a_renamed_folder_can_be_stopped_and_goes_on(
+    index: str, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "MOVES_AT_ONCE", 2)
+    for number in range(5):
+        make_sound(library / "old" / f"{number}.wav", 300 + number)
+    run_scan(index, library)
+    ids = {os.path.basename(path): record.id for path, record in records(index).items()}
+    (library / "old").rename(library / "new")
+
+    def moved() -> int:
+        return sum("/new/" in path for path in records(index))
+
+    summary = scan(index, [str(library)], OPTIONS, stop=lambda: moved() >= 2)
+    assert (summary.interrupted, summary.moved, moved()) == (True, 2, 2)
+    summary = run_scan(index, library)
+    assert (summary.moved, summary.unchanged, summary.added, summary.forgotten) == (3, 2, 0, 0)
+    assert {os.path.basename(path): record.id for path, record in records(index).items()} == ids
 
 
 def test_file_moved_to_another_disk_is_recognised_by_content(index: str, library: Path) -> None:

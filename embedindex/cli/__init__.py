@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = (
     "scan",
+    "watch",
     "similar",
     "listing",
     "maintenance",

@@ -107,7 +107,7 @@ def scan(
     if max_load is not None and not hasattr(os, "getloadavg"):
         raise UsageError("--max-load: this system does not tell its load; use --workers and --nice")
     options = ScanOptions(
-        request=_request(model, weights, precision, engine),
+        request=requested_model(model, weights, precision, engine),
         hop_s=hop,
         workers=workers,
         niceness=nice,
@@ -132,7 +132,7 @@ def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool,
     from embedindex.scan import scan as run_scan
 
     log = logging.getLogger("embedindex.scan")
-    with _Interrupts() as stop, progress_bar(quiet=quiet or as_json) as bar:
+    with Interrupts() as stop, progress_bar(quiet=quiet or as_json) as bar:
         display: Display
         if as_json:
             display = JsonLines()
@@ -140,7 +140,7 @@ def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool,
             display = Bar(bar)
         else:
             display = Nothing() if quiet else Lines()
-        options = replace(options, choose=lambda: _choose(display, quiet=quiet))
+        options = replace(options, choose=lambda: chosen_model(display, quiet=quiet))
         log.info("scan of %s into %s", ", ".join(paths), folder)
         summary = run_scan(folder, list(paths), options, report=display.report, stop=stop)
         for path, reason in summary.unseen:
@@ -157,7 +157,7 @@ def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool
 
     selection = Selection(options.include, options.exclude)
     model, hop_s = planned_model(
-        folder, options.request, options.hop_s, lambda: _choose(Nothing(), fetch=False, quiet=quiet)
+        folder, options.request, options.hop_s, lambda: chosen_model(Nothing(), fetch=False, quiet=quiet)
     )
     workers = options.workers or os.cpu_count() or 1
     guess = estimate(
@@ -177,7 +177,14 @@ def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool
         print_estimate(guess, model.identity.name, workers)
 
 
-def _request(model: str, weights: str | None, precision: str, engine: str) -> ModelRequest | None:
+def requested_model(
+    model: str, weights: str | None = None, precision: str = "auto", engine: str = "auto"
+) -> ModelRequest | None:
+    """Return the model that the options of these names ask for, None when they ask for none.
+
+    Raises:
+        UsageError: they make no sense together.
+    """
     from embedindex.errors import UsageError
     from embedindex.models import parse_request
 
@@ -188,7 +195,7 @@ def _request(model: str, weights: str | None, precision: str, engine: str) -> Mo
     return replace(parse_request(model), weights=weights, precision=precision, engine=engine)
 
 
-def _choose(display: Display, *, quiet: bool, fetch: bool = True) -> ModelRequest:
+def chosen_model(display: Display, *, quiet: bool, fetch: bool = True) -> ModelRequest:
     """Return the model for a new index, ready: the index is to keep the precision that is chosen here."""
     from embedindex.models.auto import choose_model
     from embedindex.models.catalogue import find_entry, prepare
@@ -202,14 +209,14 @@ def _choose(display: Display, *, quiet: bool, fetch: bool = True) -> ModelReques
     return request
 
 
-class _Interrupts:
+class Interrupts:
     """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
 
     def __init__(self) -> None:
         self._asked = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _Interrupts:
+    def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
@@ -227,6 +234,7 @@ class _Interrupts:
         os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
 
     def __call__(self) -> bool:
+        """Return whether to stop."""
         return self._asked
 
 

@@ -159,8 +159,8 @@ def _note(progress: ScanProgress) -> str:
     return note
 
 
-def print_summary(folder: str, summary: ScanSummary, counts: Counts, model: str | None) -> None:
-    """Print what a scan did and what the index holds now; remarks go to stderr."""
+def changes_of(summary: ScanSummary) -> str:
+    """Return what a scan changed or found amiss, in words; empty for nothing."""
     news = [
         (summary.added, "new"),
         (summary.changed, "changed"),
@@ -173,7 +173,12 @@ def print_summary(folder: str, summary: ScanSummary, counts: Counts, model: str 
         (summary.postponed, "left for another time"),
         (summary.excluded, "in the index left alone"),
     ]
-    changes = ", ".join(f"{count:,} {word}" for count, word in news if count) or "nothing new"
+    return ", ".join(f"{count:,} {word}" for count, word in news if count)
+
+
+def print_summary(folder: str, summary: ScanSummary, counts: Counts, model: str | None) -> None:
+    """Print what a scan did and what the index holds now; remarks go to stderr."""
+    changes = changes_of(summary) or "nothing new"
     print_line(f"{amount(summary.found, 'audio file')} found: {changes} ({summary.elapsed_s:.1f} s)")
     if summary.audio_s:
         speed = summary.audio_s / max(summary.elapsed_s, 1e-9)
