@@ -53,7 +53,7 @@ format: .venv/installed-dev  ## put the code into shape
 	@$(BIN)/ruff format .
 
 bench: .venv/installed-dev  ## the figures of the README (some minutes)
-	@for script in startup rescan cold_similar memory scan_speed; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in startup rescan cold_similar memory scan_speed scale; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:  ## remove the virtual environment, the demo and caches
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -7,12 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import pytest
 
 from embedindex.cli import main
+
+Cli: TypeAlias = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,21 @@ def command(*arguments: str | bytes | os.PathLike[str]) -> Ran:
     assert isinstance(out.buffer, io.BytesIO)
     assert isinstance(error.buffer, io.BytesIO)
     return Ran(int(status), out.buffer.getvalue(), error.buffer.getvalue().decode())
+
+
+def command_line(index: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Return a function that runs ``embedindex ARGUMENTS…`` on an index.
+
+    It returns stdout, or what was said on stderr when another exit status than 0 is expected.
+    """
+    monkeypatch.setenv("EMBEDINDEX_INDEX", index)
+
+    def run(*arguments: object, status: int = 0) -> str:
+        ran = command(*map(str, arguments))
+        assert ran.status == status, (ran.text, ran.error)
+        return ran.error if status else ran.text
+
+    return run
 
 
 def started(arguments: Sequence[str | bytes | os.PathLike[str]], **options: Any) -> subprocess.Popen[bytes]:

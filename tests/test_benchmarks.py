@@ -15,13 +15,15 @@ SELF_CONTAINED = sorted({path.name for path in BENCHMARKS.glob("*.py")} - NEED_M
 
 
 def test_there_are_benchmarks_of_every_figure_the_readme_gives() -> None:
-    assert {"cold_similar.py", "memory.py", "rescan.py", "scan_speed.py", "startup.py"} <= set(SELF_CONTAINED)
+    assert {"cold_similar.py", "memory.py", "rescan.py", "scale.py", "scan_speed.py", "startup.py"} <= set(
+        SELF_CONTAINED
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_benchmark_runs_and_names_the_machine_and_the_versions(name: str, tmp_path: Path) -> None:
-    if name == "memory.py" and sys.platform != "linux":
+    if name in {"memory.py", "scale.py"} and sys.platform != "linux":
         pytest.skip("reads peak memory from /proc, which only Linux has")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / name), "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=120

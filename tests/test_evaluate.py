@@ -17,7 +17,7 @@ from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.voting import cross_fitted, gather_evidence, plain_vote
 from embedindex.writer import StoreWriter
-from tests.commands import Cli, command_line
+from tests.command_line import Cli, command_line
 from tests.indexing import run_scan, write_samples
 from tests.sounds import noise, sine
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedindex.features import SAMPLE_RATE, columns, features
-from tests.commands import Cli, command_line
+from tests.command_line import Cli, command_line
 from tests.indexing import make_sound, run_scan
 from tests.sounds import chirp, noise, sine, write_wav
 

@@ -15,7 +15,7 @@ from embedindex.label_store import FileLabel, add_import, given_labels
 from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
-from tests.commands import Cli, command_line
+from tests.command_line import Cli, command_line
 from tests.indexing import one, run_scan, write_samples
 from tests.sounds import noise, sine
 from tests.test_labels import values

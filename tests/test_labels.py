@@ -16,7 +16,7 @@ from embedindex.labels import genres_of_tag, same
 from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
-from tests.commands import Cli, command_line
+from tests.command_line import Cli, command_line
 from tests.indexing import make_sound, one, run_scan
 from tests.sounds import sine
 

@@ -125,7 +125,7 @@ def test_killed_at_any_moment_no_file_is_damaged(tmp_path: Path) -> None:
 def test_command_writes_the_tags_of_what_it_labelled(
     index: str, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.commands import command_line
+    from tests.command_line import command_line
     from tests.indexing import run_scan
 
     cli = command_line(index, monkeypatch)
