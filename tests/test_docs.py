@@ -1,9 +1,9 @@
 """The commands in the documentation work.
 
-Convention: in ``console`` blocks of docs/{scan,similar,index-files}.md every line that starts with ``$ `` is run, from
-top to bottom, in a folder that holds a small library; ``/music`` stands for a folder of it and ``~`` for the folder
-itself. Each must exit with 0. ``sql`` blocks are run on the database, ``python`` blocks in the index folder. Anything
-that is not to be run stands in a ``text`` block or in a table.
+Convention: in ``console`` blocks of docs/{scan,similar,duplicates,index-files}.md every line that starts with ``$ `` is
+run, from top to bottom, in a folder that holds a small library; ``/music`` stands for a folder of it and ``~`` for the
+folder itself. Each must exit with 0. ``sql`` blocks are run on the database, ``python`` blocks in the index folder.
+Anything that is not to be run stands in a ``text`` block or in a table.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("EMBEDINDEX_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("page", ["scan.md", "similar.md", "index-files.md"])
+@pytest.mark.parametrize("page", ["scan.md", "similar.md", "duplicates.md", "index-files.md"])
 def test_commands_of_the_page_work(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _enter(home, monkeypatch)
     lines = commands(page)
@@ -97,7 +97,12 @@ def test_commands_of_the_page_work(page: str, home: Path, monkeypatch: pytest.Mo
 
 
 def test_every_option_of_the_pages_commands_is_explained() -> None:
-    pages = {"scan": ["scan.md"], "similar": ["similar.md"], "list": ["index-files.md", "similar.md"]}
+    pages = {
+        "scan": ["scan.md"],
+        "similar": ["similar.md"],
+        "duplicates": ["duplicates.md"],
+        "list": ["index-files.md", "similar.md"],
+    }
     for name, explained_in in pages.items():
         shown = command(name, "--help").text
         options = set(re.findall(r"^ +(?:-\w, )?(--[a-z0-9-]+)", shown, re.MULTILINE)) - {"--help"}
@@ -129,6 +134,6 @@ def test_python_of_the_page_reads_the_vectors(home: Path, monkeypatch: pytest.Mo
 
 
 def test_pages_named_in_links_are_there() -> None:
-    for page in ("scan.md", "similar.md", "index-files.md"):
+    for page in ("scan.md", "similar.md", "duplicates.md", "index-files.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text(encoding="utf-8")):
             assert (DOCS / target).exists(), f"{page} links to {target}"

@@ -21,6 +21,7 @@ _COMMANDS = (
     "scan",
     "watch",
     "similar",
+    "duplicates",
     "listing",
     "maintenance",
     "embed",

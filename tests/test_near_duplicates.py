@@ -1,0 +1,189 @@
+"""Duplicates: exact copies, the same recording in another form, and sounds that are only alike."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedindex.arrays import Float32Array
+from embedindex.correlation import MAX_LAG_S, SAMPLE_RATE, correlate
+from embedindex.near_duplicates import MAX_OFFSET_S, quality, recording_likeness
+from tests.command_line import command, refusal
+from tests.indexing import age, one
+from tests.sounds import chirp, drum_hit, encode, noise, pad, write_wav
+
+RATE = 44100
+
+
+def melody(seed: int, notes: int = 8) -> Float32Array:
+    """Return some seconds of tones whose order only the seed decides."""
+    rng = np.random.default_rng(seed)
+    tones = [chirp(f, f * rng.uniform(0.8, 1.3), 0.5) for f in rng.uniform(100, 4000, notes)]
+    return np.concatenate(tones) * np.float32(0.8) + noise(0.5 * notes, seed=seed, level=0.01)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a library of originals and altered copies, scanned with the built-in model."""
+    folder = tmp_path_factory.mktemp("duplicates")
+    library = folder / "library"
+    library.mkdir()
+    for seed in range(6):
+        write_wav(library / f"other{seed}.wav", melody(100 + seed))
+        write_wav(library / f"drum{seed}.wav", drum_hit("snare", seed))
+    song = melody(1)
+    write_wav(library / "song.wav", song, subtype="PCM_16")
+    shutil.copy(library / "song.wav", library / "song copy.wav")
+    encode(library / "song.mp3", song)
+    encode(library / "song.ogg", 0.2 * song)
+    write_wav(library / "song late.wav", np.concatenate([np.zeros(round(0.2 * RATE), np.float32), song])[: len(song)])
+    notes = np.split(song, 8)
+    write_wav(library / "song reordered.wav", np.concatenate(notes[4:] + notes[:4]))
+    drone = pad([110.0, 165.0], 40.0)
+    write_wav(library / "drone.wav", drone)
+    encode(library / "drone.flac", drone, codec="PCM_16")
+    for path in library.iterdir():
+        age(path)
+    os.environ["EMBEDINDEX_INDEX"] = str(folder / "index")
+    try:
+        ran = command("scan", library, "--model", "spectral", "-j", "1", "--quiet")
+    finally:
+        del os.environ["EMBEDINDEX_INDEX"]
+    assert ran.status == 0, ran.error
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def index_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDINDEX_INDEX", str(place / "index"))
+
+
+def groups(*options: str) -> list[list[str]]:
+    """Return the names of the files in each group, in the order in which they come."""
+    found: Any = command("duplicates", "--json", *options).json["groups"]
+    return [[os.path.basename(file["path"]) for file in group["files"]] for group in found]
+
+
+def test_the_same_recording_is_found_in_every_form_and_what_is_only_alike_is_not() -> None:
+    found = groups()
+    assert [set(names) for names in found] == [
+        {"drone.wav", "drone.flac"},
+        {"song.wav", "song copy.wav", "song.mp3", "song.ogg", "song late.wav"},
+    ]
+
+
+def test_best_quality_comes_first_and_nothing_is_deleted(place: Path) -> None:
+    before = sorted((place / "library").iterdir())
+    drones, songs = command("duplicates", "--json").json["groups"]
+    assert [file["keep"] for file in songs["files"]] == [True, False, False, False, False]
+    names = [os.path.basename(file["path"]) for file in songs["files"]]
+    assert names[0] in ("song late.wav", "song copy.wav")
+    assert set(names[-2:]) == {"song.mp3", "song.ogg"}
+    assert os.path.basename(drones["files"][0]["path"]) == "drone.wav"
+    assert drones["kind"] == songs["kind"] == "near"
+    assert sorted((place / "library").iterdir()) == before
+
+
+def test_exact_copies_only(place: Path) -> None:
+    (group,) = command("duplicates", "--exact", "--json").json["groups"]
+    assert group["kind"] == "exact"
+    assert [(os.path.basename(file["path"]), file["likeness"]) for file in group["files"]] == [
+        ("song copy.wav", 1.0),
+        ("song.wav", 1.0),
+    ]
+
+
+def test_quality_prefers_lossless_then_rate_then_bits(place: Path) -> None:
+    records = {
+        name: one(str(place / "index"), place / "library" / name) for name in ("song.wav", "song.mp3", "song.ogg")
+    }
+    assert quality(records["song.wav"]) > quality(records["song.mp3"])
+    assert quality(records["song.wav"]) > quality(records["song.ogg"])
+
+
+def test_filters_and_threshold_narrow_the_search() -> None:
+    assert groups("--path", "drone*") == [["drone.wav", "drone.flac"]]
+    assert groups("--path", "*.mp3") == []
+    assert groups("--threshold", "1", "--path", "song.*") == []
+
+
+def test_without_listening_the_index_alone_decides_and_no_file_is_needed(place: Path) -> None:
+    wanted = groups("--no-listen", "--threshold", "0.9")
+    library = place / "library"
+    library.rename(place / "away")
+    try:
+        assert groups("--no-listen", "--threshold", "0.9") == wanted
+        away = groups()
+    finally:
+        (place / "away").rename(library)
+    assert {"song.wav", "song copy.wav"} <= set(away[-1])  # what cannot be read is decided by its vectors
+    assert any({"song.wav", "song.mp3"} <= set(names) for names in wanted)
+
+
+def test_table_and_summary(place: Path) -> None:
+    ran = command("duplicates", "--exact")
+    lines = [line.split("\t") for line in ran.text.splitlines()]
+    assert [line[:4] for line in lines] == [["1", "keep", "1.000", "0:04.0"], ["1", "exact", "1.000", "0:04.0"]]
+    assert "1 group, 0.4 MB in 1 file besides the best of each; nothing was deleted" in ran.error
+    assert "no duplicates" in command("duplicates", "--path", "drum*").error
+    assert "the threshold must be above 0 and at most 1, not 0" in refusal("duplicates", "--threshold", "0", status=2)
+
+
+# -- likeness ------------------------------------------------------------------------------------------------------
+
+
+def unit_rows(windows: int, seed: int) -> Float32Array:
+    rows = np.random.default_rng(seed).standard_normal((windows, 32)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_likeness_is_one_for_itself_and_at_any_offset_up_to_the_limit() -> None:
+    rows = unit_rows(20, 1)
+    assert recording_likeness(rows, 0.5, rows, 0.5) == pytest.approx(1)
+    for late in range(1, round(MAX_OFFSET_S / 0.5) + 1):
+        assert recording_likeness(rows, 0.5, rows[late:], 0.5) == pytest.approx(1, abs=1e-6)
+    assert recording_likeness(rows, 0.5, rows[8:], 0.5) < 0.6
+
+
+def test_likeness_takes_order_and_both_directions_into_account() -> None:
+    rows = unit_rows(20, 2)
+    assert recording_likeness(rows, 0.5, rows[::-1], 0.5) < 0.5
+    silent_half = rows.copy()
+    silent_half[10:] = 0
+    for first, second in ((rows, silent_half), (silent_half, rows)):
+        assert recording_likeness(first, 0.5, second, 0.5) == pytest.approx(0.5, abs=0.1)
+    assert recording_likeness(rows, 0.5, np.zeros_like(rows), 0.5) == -1
+
+
+def test_files_of_other_hops_are_compared_by_time() -> None:
+    rows = unit_rows(21, 3)
+    assert recording_likeness(rows, 0.25, rows[::2], 0.5) > 0.5
+    assert recording_likeness(rows[::2], 0.5, rows[::2], 0.5) == pytest.approx(1)
+
+
+def test_waveforms_correlate_at_any_level_sign_and_start_up_to_the_limit() -> None:
+    sound = noise(3.0, SAMPLE_RATE, seed=4)
+    for late_s, level in ((0.0, 1.0), (0.5, -0.1), (MAX_LAG_S, 3.0)):
+        late = np.concatenate([np.zeros(round(late_s * SAMPLE_RATE), np.float32), np.float32(level) * sound])
+        for pair in ((sound, late), (late, sound)):
+            found = correlate(*pair)
+            assert (found.whole, found.detail) == pytest.approx((1, 1), abs=1e-3)
+            assert found.same_recording(0.85)
+    too_late = np.concatenate([np.zeros(round(1.5 * SAMPLE_RATE), np.float32), sound])
+    assert not correlate(sound, too_late).same_recording(0.85)
+    assert correlate(sound, noise(3.0, SAMPLE_RATE, seed=5)).whole < 0.1
+    assert correlate(sound, np.zeros_like(sound)).whole == 0
+    assert correlate(sound[:1], sound[:1]).detail == 0
+
+
+def test_deep_tone_under_other_details_is_another_recording() -> None:
+    deep = 3 * chirp(60, 50, 2.0, SAMPLE_RATE)
+    first, second = (deep + 0.5 * noise(2.0, SAMPLE_RATE, seed=seed) for seed in (1, 2))
+    found = correlate(first, second)
+    assert found.whole > 0.85
+    assert not found.same_recording(0.85)
