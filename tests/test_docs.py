@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,3 +138,25 @@ def test_pages_named_in_links_are_there() -> None:
     for page in ("scan.md", "similar.md", "duplicates.md", "index-files.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text(encoding="utf-8")):
             assert (DOCS / target).exists(), f"{page} links to {target}"
+
+
+def test_python_of_the_library_page_finds_and_reads(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _enter(home, monkeypatch)
+    (example,) = blocks("python.md", "python")
+    got: dict[str, Any] = {}
+    exec(example, got)  # noqa: S102 - our own documentation
+    found = command("similar", "clip.wav", "-k", "3", "--max-duration", "5", "--json").json["results"]
+    assert [(hit.file.text_path, round(hit.score, 6)) for hit in got["hits"]] == [
+        (result["path"], result["score"]) for result in found
+    ]
+    with Store(str(home / "index")) as store:
+        assert got["vectors"].keys() == {record.text_path for record in store.files("status = 'ok'")}
+        record = store.file_by_path(os.fsencode(home / "music" / "ambient" / "drone.wav"))
+        assert record is not None
+        assert (got["vectors"][record.text_path] == store.vectors_of(record)).all()
+
+
+def test_importing_the_library_stays_light() -> None:
+    code = "import sys, embedindex; print('numpy' in sys.modules, 'Index' in embedindex.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HOURGLASS_S)
+    assert done.stdout == "False True\n"
