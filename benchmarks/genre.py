@@ -10,13 +10,12 @@ and the accuracy, which only shows that the answers are not nonsense: the classe
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from measure import print_report
 
 from embedindex.audio import AudioFacts
 from embedindex.crawl import FileStat
@@ -73,7 +72,10 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", help="keep the synthetic index there, and use it if it is there already")
+    parser.add_argument("--quick", action="store_true", help="few files: only to see that it works")
     options = parser.parse_args()
+    if options.quick:
+        options.files, options.labelled, options.dimension = 500, 200, 32
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.index or temporary
         if not Path(folder, "embedindex.db").exists():
@@ -90,23 +92,19 @@ def main() -> None:
         written = time.perf_counter()
         path_of = {record.id: record.text_path for record in records}
         right = sum(said.values[0][0] == f"class {int(Path(path_of[i]).stem) % options.classes}" for i, said in judged)
-    print(
-        json.dumps(
-            {
-                "cores": os.cpu_count(),
-                "files": len(judged),
-                "labelled": len(judge.labelled),
-                "windows_a_file": options.windows,
-                "dimension": options.dimension,
-                "stretches_a_file": int(np.diff(judge.labelled.files.starts).max()),
-                "learn_s": round(learnt - started, 1),
-                "judge_s": round(done - learnt, 1),
-                "write_s": round(written - done, 1),
-                "total_s": round(written - started, 1),
-                "accuracy": round(right / max(1, len(judged)), 4),
-            }
+    rows = [
+        ["learning", f"{learnt - started:.1f} s"],
+        ["judging", f"{done - learnt:.1f} s"],
+        ["writing", f"{written - done:.1f} s"],
+        ["in all", f"{written - started:.1f} s"],
+    ]
+    notes = [
+        (
+            f"{len(judged):,} files of {options.windows} windows, {options.dimension} dimensions, judged by "
+            f"{len(judge.labelled):,} labelled ones; {right / max(1, len(judged)):.1%} right (synthetic)."
         )
-    )
+    ]
+    print_report("Tagging files by their labelled neighbours", ["what", "wall"], rows, notes)
 
 
 if __name__ == "__main__":

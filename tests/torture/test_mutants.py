@@ -118,13 +118,15 @@ CLAIMS: list[tuple[str, str, Edit]] = [
 ]
 # Scans the folder with one worker and prints how much memory it and that worker ever held.
 MEASURED_SCAN = """
-import json, resource, sys
+import json, re, resource, sys
 from embedindex.progress import ScanSummary
 from embedindex.scan import ScanOptions, scan
 from tests.indexing import TINY
 summary = scan(sys.argv[1], [sys.argv[2]], ScanOptions(request=TINY, workers=1, niceness=0, stall_s=20.0))
-usages = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([summary.found, summary.crashes, *usages]))
+# Not ru_maxrss for this process: that counts the process it was forked from, too.
+own = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps([summary.found, summary.crashes, own * 1024, children * 1024]))
 """
 
 
