@@ -41,12 +41,14 @@ class Run:
         cpu_s: seconds of processor time, children included.
         output: what it printed to stdout.
         peak_bytes: peak resident size of each process by its id, the command's own first; empty when not asked for.
+        together_bytes: the most that all of them held at once, as far as looking again and again shows it.
     """
 
     wall_s: float
     cpu_s: float
     output: str
     peak_bytes: dict[int, int] = field(default_factory=dict)
+    together_bytes: int = 0
 
 
 def embedindex(*arguments: str) -> list[str]:
@@ -66,6 +68,7 @@ def run_cold(command: Sequence[str], environment: Mapping[str, str] | None = Non
         subprocess.CalledProcessError: it failed; what it said is on stderr.
     """
     peaks: dict[int, int] = {}
+    together = 0
     used = os.times()
     began = time.perf_counter()
     with subprocess.Popen(
@@ -73,7 +76,7 @@ def run_cold(command: Sequence[str], environment: Mapping[str, str] | None = Non
     ) as process:
         if memory:
             while process.poll() is None:
-                note_peaks(process.pid, peaks)
+                together = max(together, note_peaks(process.pid, peaks))
                 time.sleep(POLL_S)
         output = process.communicate()[0]
     wall_s = time.perf_counter() - began
@@ -81,11 +84,11 @@ def run_cold(command: Sequence[str], environment: Mapping[str, str] | None = Non
     cpu_s = after.children_user + after.children_system - used.children_user - used.children_system
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output)
-    return Run(wall_s, cpu_s, output, peaks)
+    return Run(wall_s, cpu_s, output, peaks, together)
 
 
-def note_peaks(pid: int, peaks: dict[int, int], parent: bytes = b"") -> None:
-    """Raise the entries of `peaks` to the peak resident sizes of a process and of all below it.
+def note_peaks(pid: int, peaks: dict[int, int], parent: bytes = b"") -> int:
+    """Raise the entries of `peaks` to the peak sizes of a process and of all below it; return their sizes now, summed.
 
     Args:
         pid: the process.
@@ -98,12 +101,13 @@ def note_peaks(pid: int, peaks: dict[int, int], parent: bytes = b"") -> None:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:  # it ended meanwhile
-        return
+        return 0
+    now = 0
     if command != parent:
         kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
         peaks[pid] = max(peaks.get(pid, 0), kilobytes * 1024)
-    for child in children:
-        note_peaks(child, peaks, command)
+        now = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0) * 1024
+    return now + sum(note_peaks(child, peaks, command) for child in children)
 
 
 def repeat(count: int, run: Callable[[], Run]) -> list[Run]:
