@@ -116,7 +116,8 @@ def _unwritable(target: str, error: Exception) -> UsageError | DiskFullError:
     folder = os.path.dirname(os.path.abspath(target))
     if os.path.isdir(folder) and shutil.disk_usage(folder).free < 1 << 20:  # libsndfile does not say why
         return DiskFullError(f"{display_path(target)}: no space left; free some, or choose another folder")
-    return UsageError(f"{display_path(target)}: cannot be written ({error}); choose another place")
+    reason = error if os.path.isdir(folder) else "there is no such folder"
+    return UsageError(f"{display_path(target)}: cannot be written ({reason}); choose another place")
 
 
 def _stereo(place: Place, rate: int) -> Float32Array:

@@ -11,7 +11,7 @@ from embedindex.embed import hop_samples
 from embedindex.errors import ModelMismatchError, display_path
 from embedindex.models import Model, ModelIdentity, ModelRequest, load_model, same_space
 from embedindex.records import IndexModel
-from embedindex.writer import describe_model
+from embedindex.writer import model_mismatch
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,4 @@ class ModelQuestion:
         """
         known = self.known
         if known is not None and (hop_s != known.hop_s or not same_space(identity, known.identity)):
-            raise ModelMismatchError(
-                f"{display_path(self.folder)}: this index was made with "
-                f"{describe_model(known.identity, known.hop_s)}, not with {describe_model(identity, hop_s)}; "
-                "leave out --model and --hop to go on with it, or start another index with --index DIR"
-            )
+            raise model_mismatch(self.folder, known, identity, hop_s)

@@ -130,11 +130,7 @@ class StoreWriter(Store):
                 raise AssertionError("the model was just written")
             return known
         if known.identity != identity or known.hop_s != hop_s:
-            raise ModelMismatchError(
-                f"{display_path(self.folder)}: this index was made with {describe_model(known.identity, known.hop_s)}, "
-                f"not with {describe_model(identity, hop_s)}; leave out --model and --hop to go on with it, or start "
-                "another index with --index DIR"
-            )
+            raise model_mismatch(self.folder, known, identity, hop_s)
         return known
 
     def set_space(self, kind: str, data: bytes, windows: int) -> None:
@@ -367,6 +363,15 @@ class StoreWriter(Store):
                     " ON CONFLICT (file_id, key, value, source) DO UPDATE SET confidence = excluded.confidence",
                     (file_id, label.key, label.value, label.source, float(label.confidence), now()),
                 )
+
+
+def model_mismatch(folder: str, known: IndexModel, identity: ModelIdentity, hop_s: float) -> ModelMismatchError:
+    """Return the error to raise when something is to go into an index that was made with another model or hop."""
+    return ModelMismatchError(
+        f"{display_path(folder)}: this index was made with {describe_model(known.identity, known.hop_s)}, "
+        f"not with {describe_model(identity, hop_s)}; leave out --model and --hop to go on with it, or start "
+        "another index with --index DIR"
+    )
 
 
 def describe_model(identity: ModelIdentity, hop_s: float) -> str:

@@ -27,6 +27,17 @@ NullOption = Annotated[
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 M3uOption = Annotated[bool, typer.Option("--m3u", help="Print an M3U playlist.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+IncludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--include", metavar="GLOB", help="Look only at files like this: '*.flac', 'drums/'; may be repeated."
+    ),
+]
+ExcludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--exclude", metavar="GLOB", help="Do not look at files or folders like this; may be repeated."),
+]
+WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0: one a core.")]
 LabelOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--label", metavar="KEY=VALUE", help="Only files with this label; may be repeated."),

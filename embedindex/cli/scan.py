@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from embedindex.cli.console import print_json, progress_bar, say
-from embedindex.cli.options import IndexOption, JsonOption, QuietOption, parse_since
+from embedindex.cli.options import (
+    ExcludeOption,
+    IncludeOption,
+    IndexOption,
+    JsonOption,
+    QuietOption,
+    WorkersOption,
+    parse_since,
+)
 from embedindex.cli.scan_report import Bar, Display, JsonLines, Lines, Nothing, print_estimate, print_summary
 
 if TYPE_CHECKING:
@@ -49,7 +57,7 @@ def scan(
         Optional[float],  # noqa: UP045
         typer.Option(min=0.001, metavar="SECONDS", help="Time between two windows (else the model's default)."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0: one a core.")] = 0,
+    workers: WorkersOption = 0,
     nice: Annotated[int, typer.Option(min=0, max=19, help="How far to give way to other programs.")] = 5,
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget missing files too, also of a disk that is not there.")
@@ -58,14 +66,8 @@ def scan(
     durable: Annotated[
         bool, typer.Option("--durable", help="Sync every file to disk: a power cut loses nothing (slower).")
     ] = False,
-    include: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="GLOB", help="Look only at files like this: '*.flac', 'drums/'; may be repeated."),
-    ] = None,
-    exclude: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="GLOB", help="Do not look at files or folders like this; may be repeated."),
-    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, metavar="N", help="Look at so many new or changed files at most."),

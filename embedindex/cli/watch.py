@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import print_line, say
-from embedindex.cli.options import IndexOption, JsonOption, QuietOption
+from embedindex.cli.options import ExcludeOption, IncludeOption, IndexOption, JsonOption, QuietOption, WorkersOption
 from embedindex.cli.scan_report import Nothing, changes_of
 
 if TYPE_CHECKING:
@@ -28,15 +28,9 @@ def watch(
     index: IndexOption = None,
     every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time between two scans.")] = 300.0,
     model: Annotated[str, typer.Option(help="auto, or NAME[:KEY=VALUE,…], for a new index.")] = "auto",
-    include: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
-        typer.Option(metavar="GLOB", help="Look only at files like this: '*.flac', 'drums/'; may be repeated."),
-    ] = None,
-    exclude: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="GLOB", help="Do not look at files or folders like this; may be repeated."),
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0: one a core.")] = 0,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    workers: WorkersOption = 0,
     nice: Annotated[int, typer.Option(min=0, max=19, help="How far to give way to other programs.")] = 19,
     log: Annotated[
         Optional[str],  # noqa: UP045

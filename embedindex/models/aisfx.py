@@ -28,7 +28,7 @@ from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build
 from embedindex.models.engines import OnnxNetwork
 from embedindex.models.quantise import Report
-from embedindex.models.selection import Subject, make_selection, stored_selection
+from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
 DIMENSION = 512
 # Raised whenever the numbers of this model change for the same weights.
@@ -115,11 +115,7 @@ def _subject(weights: WeightsFile) -> Subject:
 
 
 def _identity(weights: WeightsFile, integer: Converted | None) -> ModelIdentity:
-    parameters: dict[str, ParameterValue] = {"precision": "fp32", "version": VERSION}
-    if integer is not None:
-        parameters["precision"] = "int8"
-        parameters["quantisation"] = str(integer.facts["variant"])
-        parameters["agrees_with_fp32"] = bool(integer.facts["agrees"])
+    parameters: dict[str, ParameterValue] = {"version": VERSION, **precision_parameters(integer)}
     return ModelIdentity(
         name="aisfx",
         sample_rate=SAMPLE_RATE,

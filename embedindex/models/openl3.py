@@ -29,7 +29,7 @@ from embedindex.models.openl3_frontend import (
 )
 from embedindex.models.openl3_onnx import float_model, model_key, read_network
 from embedindex.models.quantise import Report
-from embedindex.models.selection import Subject, make_selection, stored_selection
+from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
 CONTENT_TYPES = ("music", "env")
 EMBEDDING_SIZES = (512, 6144)
@@ -225,14 +225,9 @@ def _identity(options: Openl3Options, weights: WeightsFile, integer: Converted |
         "content_type": options.content_type,
         "embedding_size": options.embedding_size,
         "frontend": options.frontend,
-        "precision": "fp32",
         "version": VERSION,
+        **precision_parameters(integer),
     }
-    if integer is not None:
-        # The variant, not the bytes: on another machine the same variant's ranges differ in their last digits only.
-        parameters["precision"] = "int8"
-        parameters["quantisation"] = str(integer.facts["variant"])
-        parameters["agrees_with_fp32"] = bool(integer.facts["agrees"])
     return ModelIdentity(
         name="openl3",
         sample_rate=SAMPLE_RATE,

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import WeightsMissingError
+from embedindex.models.base import ParameterValue
 from embedindex.models.cache import folder_lock
 from embedindex.models.calibration import KINDS, synthesise_windows
 from embedindex.models.converted import Converted, read_converted, store_converted
@@ -83,6 +84,18 @@ def make_selection(subject: Subject, threads: int, report: Report) -> Converted:
     except WeightsMissingError as problem:  # the folder cannot be written, so no other process will find it either
         report(f"the choice of precision cannot be kept: {problem}")
         return _select(subject, threads, report)
+
+
+def precision_parameters(integer: Converted | None) -> dict[str, ParameterValue]:
+    """Return what a model's identity says about its precision: of the 8-bit model `integer`, or of float32."""
+    if integer is None:
+        return {"precision": "fp32"}
+    return {
+        "precision": "int8",
+        # The variant, not the bytes: on another machine the same variant's ranges differ in their last digits only.
+        "quantisation": str(integer.facts["variant"]),
+        "agrees_with_fp32": bool(integer.facts["agrees"]),
+    }
 
 
 def _select(subject: Subject, threads: int, report: Report) -> Converted:

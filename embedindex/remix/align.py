@@ -26,7 +26,6 @@ FADE_S, FADE_SHARE = 0.030, 0.25
 ATTACK_WITHIN_S = 0.03
 ATTACK_RISE_DB = 9.0
 SPARED_S = 0.001  # a fade is over this long before an attack
-LOUDEST_QUIET_LUFS = -70.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,17 +96,6 @@ def attack_near(fine_db: Float32Array, time_s: float) -> float:
     return (first + place) * FINE_S
 
 
-def attack_lead_s(fine_db: Float32Array, start_s: float, within_s: float = 0.04) -> float | None:
-    """Return how long after `start_s` an attack follows, None when none does within `within_s` seconds."""
-    first = max(0, round(start_s / FINE_S))
-    level = np.maximum(fine_db[first : first + round(within_s / FINE_S) + RISE_STEPS], -70.0)
-    if len(level) <= RISE_STEPS:
-        return None
-    rise = level[RISE_STEPS:] - level[:-RISE_STEPS]
-    strong = np.flatnonzero(rise >= 9.0)
-    return None if not len(strong) else float(strong[0]) * FINE_S
-
-
 def beats_s(track: Track) -> Float64Array:
     """Return the times (n,) of the beats; none where there is no pulse.
 

@@ -38,7 +38,6 @@ from embedindex.remix.units import Cutting
 from embedindex.store import Store
 
 ALTERNATES = 3
-THIN_POOL = 10  # fewer distinct files-and-places than this many times the units is worth a remark
 
 ALL_WET = Breakpoints((0.0,), (1.0,))
 
