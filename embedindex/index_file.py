@@ -23,7 +23,6 @@ MAGIC = b"embedindexfaiss1"
 TAIL_BYTES = 16 + len(MAGIC)
 BLOCK_BYTES = 1 << 20
 MAX_TRAILER_BYTES = 1 << 24
-OPEN_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -158,23 +157,17 @@ def read_index_file(folder: str, *, mapped: bool = True) -> tuple[faiss.Index, T
     Raises:
         IndexDamagedError: it is not such a file, or a damaged one.
     """
-    for _ in range(OPEN_TRIES):
-        try:
-            with open(index_path(folder), "rb") as file:
-                trailer = _trailer(file, folder)
-                _check_hash(file, trailer, folder)
-                index = _load_faiss(folder, trailer, mapped=mapped)
-                # A scan may have put a newer file in place between the check and FAISS's own opening.
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(index_path(folder))):
-                    break
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _damaged(folder, error.strerror or str(error)) from error
-        except RuntimeError as error:  # FAISS: of a version that this one cannot read, or gone a moment ago
-            raise _damaged(folder, "FAISS cannot read it") from error
-    else:
-        raise _damaged(folder, "it changed while it was opened")
+    try:
+        with open(index_path(folder), "rb") as file:
+            trailer = _trailer(file, folder)
+            _check_hash(file, trailer, folder)
+            index = _load_faiss(file, folder, trailer, mapped=mapped)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(folder, error.strerror or str(error)) from error
+    except RuntimeError as error:  # FAISS: of a version that this one cannot read
+        raise _damaged(folder, "FAISS cannot read it") from error
     if index.ntotal != trailer.windows:
         raise _damaged(folder, "it does not hold as many vectors as it says")
     return index, trailer
@@ -220,17 +213,23 @@ def _check_hash(file: BinaryIO, trailer: Trailer, folder: str) -> None:
         raise _damaged(folder, "its bytes are not those that were written")
 
 
-def _load_faiss(folder: str, trailer: Trailer, *, mapped: bool) -> faiss.Index:
+def _load_faiss(file: BinaryIO, folder: str, trailer: Trailer, *, mapped: bool) -> faiss.Index:
+    """Return the index in the checked, open `file`: a scan may put a newer one in its place at any moment."""
     import faiss
     import numpy as np
 
+    flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
+    opened = f"/proc/self/fd/{file.fileno()}"  # this very file, whatever its name is or is now another's
+    if os.path.exists(opened):
+        return faiss.read_index(opened, flags)
     path = index_path(folder)
-    try:
+    with contextlib.suppress(UnicodeEncodeError, RuntimeError):  # FAISS takes no other names; the file may be gone
         path.encode("utf-8")
-    except UnicodeEncodeError:  # FAISS takes no other names: hand it the bytes
-        with open(path, "rb") as file:
-            return faiss.deserialize_index(np.frombuffer(file.read(trailer.faiss_bytes), np.uint8))
-    return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        index = faiss.read_index(path, flags)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return index
+    file.seek(0)
+    return faiss.deserialize_index(np.frombuffer(file.read(trailer.faiss_bytes), np.uint8))
 
 
 def _damaged(folder: str, reason: str) -> IndexDamagedError:
