@@ -74,6 +74,12 @@ def given_labels(store: Store, key: str) -> dict[int, list[str]]:
     return found
 
 
+def has_given(store: Store, file_id: int, key: str) -> bool:
+    """Return whether a file was given a value of `key`, as opposed to a predicted one."""
+    sql = f"SELECT 1 FROM labels WHERE file_id = ? AND key = ? AND NOT {_IS_PREDICTED} LIMIT 1"  # noqa: S608
+    return store._row(sql, (file_id, key)) is not None
+
+
 def all_labels(store: Store) -> Iterator[tuple[bytes, Label]]:
     """Yield (path, label) of all labels, by path. Streams."""
     for path, key, value, source, confidence in store._stream(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from embedindex import __version__
-from embedindex.audio import AudioFacts
+from embedindex.copies import stored_content
 from embedindex.crawl import FileStat
 from embedindex.database import open_writer, sqlite_errors
 from embedindex.embed import FileEmbedding
@@ -30,7 +30,6 @@ from embedindex.models.base import ModelIdentity, ModelRequest
 from embedindex.records import FileRecord, IndexModel, Label, request_to_json, vectors_hash
 from embedindex.schema import WINDOWS_PER_ROW
 from embedindex.store import Store, path_range
-from embedindex.tags import Tags
 
 
 def now() -> str:
@@ -304,25 +303,7 @@ class StoreWriter(Store):
 
     def copy_file(self, source: FileRecord, path: bytes, root_id: int, stat: FileStat) -> int:
         """Write a file whose content is another's, with that one's vectors under numbers of its own."""
-        content = FileEmbedding(
-            content_hash=source.content_hash or b"",
-            vectors=self.vectors_of(source),
-            silent=source.n_silent,
-            hop_s=source.hop_s or 0.0,
-            facts=AudioFacts(
-                container=source.container or "",
-                codec=source.codec or "",
-                sample_rate=source.sample_rate or 0,
-                channels=source.channels or 0,
-                duration_s=source.duration,
-                decoder="",
-            ),
-            tags=Tags(source.artist, source.album, source.title, source.genre, source.year),
-            duration_s=source.duration or 0.0,
-            peak=source.peak or 0.0,
-            note=source.note,
-        )
-        return self.put_file(path, root_id, stat, content)
+        return self.put_file(path, root_id, stat, stored_content(self, source))
 
     def renumber_device(self, folder: bytes, old: int, new: int) -> None:
         """Write that the disk under a folder has another device number now, as network drives do after a restart."""

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("ground", {"errors", "arrays", "locations", "schema", "mel", "descriptors"}),
     ("sound", {"opening", "decoders", "audio", "tags", "ignore", "crawl", "windows", "models.base"}),
     ("models", {"models", "embed"}),
-    ("store", {"database", "records", "store", "lock", "writer"}),
+    ("store", {"database", "records", "store", "copies", "lock", "writer"}),
     ("index", {"space", "index_file", "index"}),
     ("features", set()),
     ("command line", {"cli", "web", "__main__"}),

@@ -24,6 +24,7 @@ _COMMANDS = (
     "duplicates",
     "listing",
     "maintenance",
+    "merge",
     "embed",
     "models",
     "label",
