@@ -24,6 +24,7 @@ EmbedindexError
 │   ├── IndexDamagedError    the database is broken
 │   ├── IndexReadOnlyError   the folder cannot be written
 │   └── DiskFullError        no space left
+├── ClusterError             the machines of a cluster cannot be reached, or are lost
 ├── ModelMismatchError       the index was made with another model
 ├── PathNotFoundError        a folder or file that was named is not there
 └── QueryError               the query itself cannot be answered
@@ -173,6 +174,10 @@ class IndexReadOnlyError(StoreError):
 
 class DiskFullError(StoreError):
     """No space is left where the index lives."""
+
+
+class ClusterError(EmbedindexError):
+    """The machines of a cluster cannot be reached, or all of them were lost."""
 
 
 class ModelMismatchError(EmbedindexError):

@@ -18,7 +18,7 @@ from embedindex.errors import display_path
 from embedindex.progress import ScanSummary
 from embedindex.records import FileRecord
 from embedindex.worker import Embedded, Failed
-from embedindex.workers import Finished, Hashed, WorkerPool
+from embedindex.workers import Finished, Hashed, Pool
 from embedindex.writer import StoreWriter
 
 WAIT_S = 0.25
@@ -44,7 +44,7 @@ class Processing:
     def __init__(
         self,
         store: StoreWriter,
-        pool: WorkerPool,
+        pool: Pool,
         todo: TodoList,
         *,
         seen: IdSet,

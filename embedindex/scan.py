@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_gone, is_wanted, looks_changed, may_be_forgotten
@@ -31,8 +31,11 @@ from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
 from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
 from embedindex.worker import WorkerSetup
-from embedindex.workers import STALL_S, WorkerPool
+from embedindex.workers import STALL_S, Pool, WorkerPool
 from embedindex.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from embedindex.ray_pool import Cluster, RayPool
 
 REPORT_EVERY_S = 0.1
 MISSING_BATCH = 1000
@@ -57,6 +60,7 @@ class ScanOptions:
         exclude: patterns of files and folders that this run does not look at, nor forgets.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
+        cluster: the machines that do the work, `workers` on each; None for this one.
     """
 
     request: ModelRequest | None = None
@@ -73,6 +77,7 @@ class ScanOptions:
     exclude: tuple[str, ...] = ()
     prune: bool = False
     durable: bool = False
+    cluster: Cluster | None = None
 
 
 def scan(
@@ -276,13 +281,11 @@ class _Scan:
         for root in self.roots:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))
         with contextlib.ExitStack() as stack:
-            pool = self.pool
+            pool: Pool | None = self.pool
             if pool is None:
                 setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
-                workers = min(self.options.workers or os.cpu_count() or 1, todo.files)
-                pool = stack.enter_context(
-                    WorkerPool(setup, workers, identity.fingerprint, stall_s=self.options.stall_s)
-                )
+                pool = own = self._pool(setup, identity.fingerprint, todo.files)
+                stack.enter_context(own)
             Processing(
                 self.store,
                 pool,
@@ -295,6 +298,15 @@ class _Scan:
                 max_load=self.options.max_load,
             ).run()
             self.summary.crashes = pool.crashes
+
+    def _pool(self, setup: WorkerSetup, fingerprint: str, files: int) -> RayPool | WorkerPool:
+        options = self.options
+        if options.cluster is not None:
+            from embedindex.ray_pool import RayPool
+
+            return RayPool(setup, options.workers, fingerprint, options.cluster, stall_s=options.stall_s)
+        workers = min(options.workers or os.cpu_count() or 1, files)
+        return WorkerPool(setup, workers, fingerprint, stall_s=options.stall_s)
 
     def root_id(self, path: bytes) -> int:
         """Return the id of the root that a path lies in; files met through links count for the first root."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Protocol
 
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
@@ -53,6 +54,37 @@ class Finished:
 Event = Hashed | Finished
 
 
+class Pool(Protocol):
+    """What does the work of a scan: this machine's processes (`WorkerPool`), or a cluster's (`ray_pool.RayPool`)."""
+
+    @property
+    def crashes(self) -> int:
+        """How many workers were lost so far."""
+
+    @property
+    def busy(self) -> int:
+        """How many tasks are in hand."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task would be worked on at once."""
+
+    def in_hand(self) -> list[bytes]:
+        """Return the paths that are being worked on."""
+
+    def submit(self, task: int, path: bytes) -> None:
+        """Give a task to a worker; call only while `has_room`."""
+
+    def answer(self, task: int, *, embed: bool) -> None:
+        """Tell the worker that hashed a file whether to embed it."""
+
+    def events(self, timeout_s: float) -> Iterator[Event]:
+        """Yield what happened, waiting at most `timeout_s` seconds for something to happen."""
+
+    def abandon(self) -> None:
+        """Give up the tasks in hand."""
+
+
 @dataclass
 class _Worker:
     process: SpawnProcess
@@ -85,7 +117,7 @@ class WorkerPool:
         self._again: deque[tuple[int, bytes]] = deque()
         self._tries: dict[int, int] = {}
         self._start_failures = 0
-        self.crashes = 0
+        self._crashes = 0
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -112,6 +144,11 @@ class WorkerPool:
             self._replace(worker)
         self._again.clear()
         self._tries.clear()
+
+    @property
+    def crashes(self) -> int:
+        """How many workers have died so far."""
+        return self._crashes
 
     @property
     def busy(self) -> int:
@@ -224,7 +261,7 @@ class WorkerPool:
                 )
             if task is not None:
                 self._tries[task] -= 1
-        self.crashes += 1
+        self._crashes += 1
         if task is None:
             return
         log.warning("a worker died of %s (%s)", display_path(path), _how(code))

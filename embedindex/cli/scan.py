@@ -28,6 +28,7 @@ from embedindex.cli.scan_report import Bar, Display, JsonLines, Lines, Nothing, 
 if TYPE_CHECKING:
     from embedindex.models import ModelRequest
     from embedindex.progress import ScanSummary
+    from embedindex.ray_pool import Cluster
     from embedindex.scan import ScanOptions
 
 MAX_HOP_S = 3600.0
@@ -52,7 +53,19 @@ def scan(
         typer.Option(metavar="FILE", help="Use this weights file instead of the model's own."),
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or int8.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime, tensorflow or openl3.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, onnxruntime, tensorflow or openl3; ray: on a cluster; both: ray,tensorflow.")
+    ] = "auto",
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="HOST:PORT", help="With --engine ray: the cluster (auto: the one this machine is in)."),
+    ] = None,
+    path_map: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--map", metavar="HERE=THERE", help="With --engine ray: what a folder is on the machines; may be repeated."
+        ),
+    ] = None,
     hop: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(min=0.001, metavar="SECONDS", help="Time between two windows (else the model's default)."),
@@ -108,6 +121,7 @@ def scan(
         raise UsageError(f"--progress {progress}: choose auto or json")
     if max_load is not None and not hasattr(os, "getloadavg"):
         raise UsageError("--max-load: this system does not tell its load; use --workers and --nice")
+    cluster, engine = _cluster(engine, address, path_map)
     options = ScanOptions(
         request=requested_model(model, weights, precision, engine),
         hop_s=hop,
@@ -120,6 +134,7 @@ def scan(
         exclude=tuple(exclude or ()),
         prune=prune,
         durable=durable,
+        cluster=cluster,
     )
     folder = index_folder(index)
     with log_to(log), models_speak(quiet=quiet):
@@ -151,6 +166,22 @@ def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool,
         log.info("scan ended: %s", ", ".join(counts))
         display.finish(summary)
     return summary
+
+
+def _cluster(engine: str, address: str | None, path_map: list[str] | None) -> tuple[Cluster | None, str]:
+    """Return the cluster that the options ask for, None for this machine alone, and the engine of the model."""
+    from embedindex.errors import UsageError
+
+    engines = engine.split(",")
+    if "ray" not in engines:
+        if address or path_map:
+            raise UsageError("--address and --map are about a cluster; they need --engine ray")
+        return None, engine
+    from embedindex.path_map import parse_path_map
+    from embedindex.ray_pool import Cluster
+
+    engines.remove("ray")
+    return Cluster(address, parse_path_map(path_map or ())), ",".join(engines) or "auto"
 
 
 def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool, quiet: bool) -> None:

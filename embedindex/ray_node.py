@@ -1,0 +1,132 @@
+"""One machine of a Ray cluster: an actor that runs the very pool of workers that a scan on one machine has.
+
+The coordinator talks to it in turns: it hands over commands and gets what happened. All supervision of decoders
+(crashes, deadlines, memory) stays on the machine, so that a file fails there as it would anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import embedindex
+from embedindex.errors import EmbedindexError
+from embedindex.models.cache import models_folder
+from embedindex.worker import WorkerSetup
+from embedindex.workers import Event, WorkerPool
+
+MAX_PARCEL_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Submit:
+    """A file to work on, by its path on that machine."""
+
+    task: int
+    path: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a file that was hashed is to be embedded."""
+
+    task: int
+    embed: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What happened since the last turn.
+
+    Attributes:
+        events: in order.
+        crashes: how many workers have died on this machine so far.
+        version: of embedindex there.
+        error: why this machine cannot work at all; None when it can.
+    """
+
+    events: tuple[Event, ...]
+    crashes: int
+    version: str
+    error: EmbedindexError | None = None
+
+
+class Node:
+    """The actor.
+
+    Args:
+        setup: what every worker is told.
+        workers: how many there are to be.
+        fingerprint: the identity that the model must have.
+        stall_s: seconds without a sign of life after which a worker is replaced.
+        parcel: files of the coordinator's models folder, for those that are missing here.
+    """
+
+    def __init__(
+        self, setup: WorkerSetup, workers: int, fingerprint: str, stall_s: float, parcel: dict[str, bytes]
+    ) -> None:
+        # A spawned process imports its parent's main program again, and Ray's takes a second.
+        vars(sys.modules["__main__"]).pop("__file__", None)
+        unpack_models(parcel)
+        self._pool = WorkerPool(setup, workers, fingerprint, stall_s=stall_s)
+        self._waiting: deque[Submit] = deque()
+
+    def turn(self, commands: Sequence[Submit | Answer], timeout_s: float) -> Turn:
+        """Take commands, and return what happened, waiting at most so many seconds for something to happen."""
+        for command in commands:
+            if isinstance(command, Submit):
+                self._waiting.append(command)
+            else:
+                self._pool.answer(command.task, embed=command.embed)
+        events: list[Event] = []
+        try:
+            self._fill()
+            for event in self._pool.events(timeout_s if self._pool.busy else 0.0):
+                events.append(event)
+                self._fill()
+        except EmbedindexError as error:
+            return Turn(tuple(events), self._pool.crashes, embedindex.__version__, error)
+        return Turn(tuple(events), self._pool.crashes, embedindex.__version__)
+
+    def _fill(self) -> None:
+        while self._waiting and self._pool.has_room:
+            submit = self._waiting.popleft()
+            self._pool.submit(submit.task, submit.path)
+
+
+def pack_models() -> dict[str, bytes]:
+    """Return the files of the models folder by their names in it, for machines that have them not.
+
+    Nothing is sent when they are more than 1 GiB: such machines fetch what they need themselves.
+    """
+    folder = models_folder()
+    parcel: dict[str, bytes] = {}
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            if name.endswith((".lock", ".tmp", ".damaged", ".part")):
+                continue
+            total += os.path.getsize(path)
+            if total > MAX_PARCEL_BYTES:
+                return {}
+            with open(path, "rb") as file:
+                parcel[os.path.relpath(path, folder)] = file.read()
+    return parcel
+
+
+def unpack_models(parcel: dict[str, bytes]) -> None:
+    """Write the files of a parcel that are missing here into the models folder, each at once."""
+    folder = models_folder()
+    for name, data in parcel.items():
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            continue
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
