@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedindex.errors import EngineMissingError
 from embedindex.evaluate import Figures
+from embedindex.figures import new_figure, require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMES_UP_TO = 40  # more classes than this get no names at the axes
-
-
-def _figure(width_in: float, height_in: float) -> Any:
-    """Return an empty figure that needs no display.
-
-    Raises:
-        EngineMissingError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise EngineMissingError("pictures need matplotlib: pip install 'embedindex[plots]'") from error
-    return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 def plot_confusion(figures: Figures, classes: Sequence[str], path: str, title: str) -> None:
@@ -44,7 +31,7 @@ def plot_confusion(figures: Figures, classes: Sequence[str], path: str, title: s
     used = np.flatnonzero(figures.confusion.sum(axis=0) + figures.confusion.sum(axis=1))
     table = figures.confusion[np.ix_(used, used)]
     size_in = max(4.0, 1.5 + 0.35 * min(len(used), NAMES_UP_TO))
-    figure = _figure(size_in + 0.8, size_in)
+    figure = new_figure(size_in + 0.8, size_in)
     axes = figure.add_subplot()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1e-12)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -74,7 +61,7 @@ def plot_reliability(figures: Figures, path: str, title: str) -> None:
     Raises:
         EngineMissingError: matplotlib is not installed.
     """
-    figure = _figure(5.0, 5.5)
+    figure = new_figure(5.0, 5.5)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     axes.plot(
@@ -108,7 +95,7 @@ def write_plots(
     if figures is None:
         return []
     name = "leave-one-group-out" if grouped is not None else "leave-one-out"
-    _figure(1, 1)  # complains before a folder is made
+    require_matplotlib()  # before a folder is made
     os.makedirs(folder, exist_ok=True)
     paths = [os.path.join(folder, "confusion.png"), os.path.join(folder, "reliability.png")]
     plot_confusion(figures, classes, paths[0], f"{name}, accuracy {figures.accuracy:.3f}")

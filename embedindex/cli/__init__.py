@@ -31,6 +31,7 @@ _COMMANDS = (
     "genre",
     "evaluate",
     "features",
+    "show",
     "remix",
 )
 
