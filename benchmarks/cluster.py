@@ -1,0 +1,241 @@
+"""A scan on a Ray cluster against one on this machine, on the same cores; and how much a coordinator can write.
+
+    python benchmarks/cluster.py [--files 2000] [--seconds 10] [--model spectral] [--minutes 10] [--quick]
+
+The cluster is two raylets of one core each on this machine, beside a head without cores; the scan on one machine has
+two workers. A second scan on the cluster has a third raylet, which is killed midway. Vectors are compared bit for bit.
+Target: at most 10 % more time.
+
+The coordinator is then fed by workers that make nothing but random vectors, as fast as 5,000 windows a second come, for
+`--minutes`. Target: it keeps up, and its memory is flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from measure import MIB, embedindex, library_sound, print_report, run_cold
+
+from embedindex.audio import AudioFacts
+from embedindex.crawl import file_stat
+from embedindex.embed import FileEmbedding
+from embedindex.models import parse_request
+from embedindex.scan import ScanOptions, scan
+from embedindex.store import Store
+from embedindex.tags import Tags
+from embedindex.worker import Embedded
+from embedindex.workers import Event, Finished
+
+LONG_AGO_NS = 1_500_000_000_123_456_789
+WINDOWS_A_FILE = 300
+
+
+def make_library(folder: Path, files: int, seconds: float) -> None:
+    """Write different sounds of the same length."""
+    sound = library_sound(seconds + 60, 44100)
+    for number in range(files):
+        path = folder / f"{number // 50:03d}" / f"{number:05d}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        start = number * 997 % (60 * 44100)
+        sf.write(path, sound[start : start + round(seconds * 44100)], 44100)
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+
+
+def vectors(index: Path) -> dict[bytes, bytes]:
+    """Return all vectors of an index by path."""
+    with Store(str(index)) as store:
+        return {record.path: store.vectors_of(record).tobytes() for record in store.files("status = 'ok'")}
+
+
+def kill_midway(index: Path, raylet: int, files: int, done: threading.Event) -> None:
+    """Kill a machine when half of the files are done."""
+    while not done.wait(0.05):
+        try:
+            with Store(str(index)) as store:
+                if store.counts().ok >= files // 2:
+                    os.kill(raylet, signal.SIGKILL)
+                    return
+        except Exception:  # noqa: BLE001, S112 - the index is not there yet
+            continue
+
+
+def compare_engines(files: int, seconds: float, model: str) -> list[list[str]]:
+    """Return the rows of the table of scans."""
+    os.environ.setdefault("RAY_health_check_failure_threshold", "3")
+    os.environ.setdefault("RAY_health_check_period_ms", "1000")
+    from ray.cluster_utils import Cluster
+
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_library(folder / "library", files, seconds)
+
+        def timed(name: str, *engine: str) -> float:
+            index = folder / name.replace(" ", "-")
+            run = run_cold(
+                embedindex("scan", str(folder / "library"), "--index", str(index), "--model", model, "--quiet", *engine)
+            )
+            same = "" if not rows else ("equal" if vectors(index) == vectors(folder / "this-machine") else "DIFFERENT")
+            rows.append([name, f"{run.wall_s:.1f} s", f"{run.wall_s / base:.2f}" if rows else "1.00", same])
+            return run.wall_s
+
+        base = 1.0
+        base = timed("this machine", "--workers", "2")
+        cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(2):
+                cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+            timed("cluster", "--engine", "ray", "--address", cluster.address)
+            doomed = cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+            done = threading.Event()
+            raylet = doomed.all_processes["raylet"][0].process.pid
+            killer = threading.Thread(
+                target=kill_midway, args=(folder / "cluster,-one-of-three-killed", raylet, files, done)
+            )
+            killer.start()
+            timed("cluster, one of three killed", "--engine", "ray", "--address", cluster.address)
+            done.set()
+            killer.join()
+        finally:
+            cluster.shutdown()
+    return rows
+
+
+class StubPool:
+    """Workers that finish a file of 300 windows whenever its turn has come at a given rate."""
+
+    def __init__(self, dimension: int, rate: float) -> None:
+        self._rate = rate
+        self._random = np.random.default_rng(1)
+        self._vectors = self._random.standard_normal((WINDOWS_A_FILE, dimension)).astype(np.float16)
+        self._tasks: deque[tuple[int, bytes]] = deque()
+        self._began = 0.0
+        self.windows = 0
+        self.behind_s = 0.0
+        self.memory: list[float] = []
+        self.crashes = 0
+
+    @property
+    def busy(self) -> int:
+        """How many files are in hand."""
+        return len(self._tasks)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another."""
+        return len(self._tasks) < 64
+
+    def in_hand(self) -> list[bytes]:
+        """Return the paths in hand."""
+        return [path for _, path in self._tasks]
+
+    def submit(self, task: int, path: bytes) -> None:
+        """Take a file."""
+        self._tasks.append((task, path))
+
+    def answer(self, task: int, *, embed: bool) -> None:
+        """Never asked."""
+
+    def abandon(self) -> None:
+        """Give up what is in hand."""
+        self._tasks.clear()
+
+    def events(self, timeout_s: float) -> Iterator[Event]:
+        """Yield one finished file at its time."""
+        now = time.perf_counter()
+        self._began = self._began or now
+        due = self._began + self.windows / self._rate
+        if due > now:
+            time.sleep(min(timeout_s, due - now))
+        if time.perf_counter() < due or not self._tasks:
+            return
+        self.behind_s = max(self.behind_s, time.perf_counter() - due)
+        task, path = self._tasks.popleft()
+        facts = AudioFacts("WAV", "PCM_16", 44100, 2, 300.0, "")
+        embedding = FileEmbedding(
+            self._random.bytes(16), self._vectors, 0, 1.0, facts, Tags(None, None, None, None, None), 300.0, 1.0
+        )
+        self.windows += WINDOWS_A_FILE
+        if self.windows % (WINDOWS_A_FILE * 500) == 0:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            self.memory.append(int(next(line for line in status.splitlines() if "VmRSS" in line).split()[1]) / 1024)
+        yield Finished(task, Embedded(file_stat(path), embedding))
+
+
+def feed_coordinator(minutes: float, rate: float, model: str) -> list[list[str]]:
+    """Return the row of what a coordinator took."""
+    files = max(20, round(minutes * 60 * rate / WINDOWS_A_FILE))
+    with tempfile.TemporaryDirectory() as temporary:
+        library = Path(temporary, "library")
+        for number in range(files):
+            path = library / f"{number // 100:04d}" / f"{number:06d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        from embedindex.models import load_model
+
+        dimension = load_model(parse_request(model)).identity.dimension
+        pool: Any = StubPool(dimension, rate)
+        began = time.perf_counter()
+        index = Path(temporary, "index")
+
+        class NoIndex(Exception):  # noqa: N818 - building the FAISS index is not measured here
+            pass
+
+        def report(progress: Any) -> None:
+            if progress.stage in ("sweep", "index"):
+                raise NoIndex
+
+        used = time.process_time()
+        with contextlib.suppress(NoIndex):
+            scan(str(index), [str(library)], ScanOptions(request=parse_request(model)), pool=pool, report=report)
+        wall_s = time.perf_counter() - began
+        used = time.process_time() - used
+        size = sum(path.stat().st_size for path in index.iterdir())
+    half = len(pool.memory) // 2
+    early, late = (max(part, default=0.0) for part in (pool.memory[:half], pool.memory[half:]))
+    speed, load = f"{pool.windows / wall_s:,.0f}", f"{100 * used / wall_s:.0f} %"
+    memory = [f"{early:.0f} MiB", f"{late:.0f} MiB"]
+    return [[f"{pool.windows:,}", speed, f"{pool.behind_s:.1f} s", load, *memory, f"{size / MIB / 1024:.1f} GiB"]]
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--model", default="spectral")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=5000.0, help="windows a second that the workers make")
+    parser.add_argument("--quick", action="store_true", help="a few files and seconds: only to see that it works")
+    options = parser.parse_args()
+    files, seconds, minutes = (20, 1.0, 0.05) if options.quick else (options.files, options.seconds, options.minutes)
+    if files:
+        print_report(
+            f"A scan of {files:,} files of {seconds:g} s, {options.model}",
+            ("engine", "time", "ratio", "vectors"),
+            compare_engines(files, seconds, options.model),
+        )
+    if minutes:
+        print_report(
+            f"\nA coordinator fed with {options.rate:,.0f} windows a second for {minutes:g} minutes",
+            ("windows", "windows/s", "most behind", "one core", "memory, first half", "second half", "database"),
+            feed_coordinator(minutes, options.rate, options.model),
+        )
+
+
+if __name__ == "__main__":
+    main()
