@@ -4,9 +4,9 @@
     python benchmarks/duplicates.py --every 3 FOLDER CUT:FOLDER…      # the quality, with sounds of yours
 
 With folders, their sounds are written as FLAC (``CUT:`` before one takes three cuts of 20 s of each), altered copies of
-every n-th are made (`altered_copies.py`) and all is scanned into one index. Counted are the copies in the group of their
-original and, looking at the originals alone, those in a group with another. Files with the same bytes are taken once;
-which of the others really are the same recording is for ears to decide: they are listed.
+every n-th are made (`altered_copies.py`) and all is scanned into one index. Counted are the copies in the group of
+their original and, looking at the originals alone, those in a group with another. Files with the same bytes are taken
+once; which of the others really are the same recording is for ears to decide: they are listed.
 """
 
 from __future__ import annotations
