@@ -44,6 +44,14 @@ AddedSinceOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--added-since", metavar="WHEN", help="Only files heard since: 2026-03-01, or 7d, 12h, 2w ago."),
 ]
+BpmOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--bpm", metavar="BPM", help="Only files of this tempo, its half or double: 120, 120±3 or 118-122."),
+]
+KeyOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--key", metavar="KEY", help="Only files in this key: 'F minor', Fm, 'Bb major'."),
+]
 # In the order in which help shows them; the names are those of the arguments of `parse_filters`.
 FILTER_OPTIONS: dict[str, Any] = {
     "label": LabelOption,
@@ -53,7 +61,13 @@ FILTER_OPTIONS: dict[str, Any] = {
     "sample_rate": SampleRateOption,
     "channels": ChannelsOption,
     "added_since": AddedSinceOption,
+    "bpm": BpmOption,
+    "key": KeyOption,
 }
+
+
+# A tempo without a range stands for itself and what rounds to it.
+ROUND_BPM = 0.5
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,6 +102,8 @@ def parse_filters(
     sample_rate: str | None = None,
     channels: str | None = None,
     added_since: str | None = None,
+    bpm: str | None = None,
+    key: str | None = None,
 ) -> Filters:
     """Return the filters that the options of those names stand for.
 
@@ -112,7 +128,32 @@ def parse_filters(
         sample_rate=_number_range("--sample-rate", sample_rate, "48000, 44100- or 8000-22050"),
         channels=_number_range("--channels", channels, "mono, stereo, 6 or 2-"),
         added_since=None if added_since is None else _past_time("--added-since", added_since),
+        bpm=None if bpm is None else _tempo_range(bpm),
+        key=None if key is None else _key(key),
     )
+
+
+def _tempo_range(text: str) -> tuple[float, float]:
+    """Return (lowest, highest) of ``120``, ``120±3`` (also ``120+-3``) or ``118-122``, beats a minute."""
+    number = r"(\d{1,3}(?:\.\d{1,6})?)"
+    around = re.fullmatch(rf"\s*{number}\s*(?:(?:±|\+-|\+/-)\s*{number})?\s*", text)
+    between = re.fullmatch(rf"\s*{number}\s*[-–]\s*{number}\s*", text)
+    if around:
+        spread = ROUND_BPM if around[2] is None else float(around[2])
+        low, high = float(around[1]) - spread, float(around[1]) + spread
+    elif between:
+        low, high = float(between[1]), float(between[2])
+    else:
+        raise UsageError(f"--bpm {text}: write a tempo or a range, for example 120, 120±3 or 118-122")
+    if not 0 < low <= high:
+        raise UsageError(f"--bpm {text}: {low:g} to {high:g} is no range of tempo")
+    return low, high
+
+
+def _key(text: str) -> str:
+    from embedindex.tempo_key import parse_key
+
+    return parse_key(text)
 
 
 def _number_range(option: str, text: str | None, examples: str) -> tuple[int | None, int | None]:

@@ -179,7 +179,10 @@ def list_files(
 
 def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:
     """Return a file as ``list --json`` has it."""
+    from embedindex.analysis_store import analysis_of
     from embedindex.search import labels_of, path_to_json
+
+    analysis = analysis_of(store, record)
 
     return {
         **path_to_json(record.path),
@@ -196,6 +199,8 @@ def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:
         "title": record.title,
         "genre": record.genre,
         "year": record.year,
+        "bpm": analysis.bpm,
+        "key": analysis.key,
         "note": record.note,
         "error": None if record.error_kind is None else {"kind": record.error_kind, "reason": record.error_reason},
         "labels": labels_of(store, record),

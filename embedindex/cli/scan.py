@@ -100,6 +100,10 @@ def scan(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="Append what happens to this file; each sound is named before it is opened."),
     ] = None,
+    analyse: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="tempo,key", help="Then find the tempo, the key or both (needs embedindex[analyse])."),
+    ] = None,
     progress: Annotated[str, typer.Option(help="auto, or json: one JSON object a line on stderr.")] = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -121,6 +125,7 @@ def scan(
         raise UsageError(f"--progress {progress}: choose auto or json")
     if max_load is not None and not hasattr(os, "getloadavg"):
         raise UsageError("--max-load: this system does not tell its load; use --workers and --nice")
+    attributes = _attributes(analyse)
     cluster, engine = _cluster(engine, address, path_map)
     options = ScanOptions(
         request=requested_model(model, weights, precision, engine),
@@ -142,7 +147,26 @@ def scan(
             _estimate(folder, paths, options, json=json, quiet=quiet)
             return
         summary = _scan(folder, paths, options, as_json=progress == "json", quiet=quiet)
+    if any(attributes) and not summary.interrupted:
+        from embedindex.cli.analyse import run_analysis
+
+        tempo, key = attributes
+        analysed = run_analysis(folder, paths, tempo=tempo, key=key, workers=workers, quiet=quiet)
+        summary = replace(summary, interrupted=analysed["interrupted"])
     _finish(folder, summary, json=json, quiet=quiet, strict=strict)
+
+
+def _attributes(text: str | None) -> tuple[bool, bool]:
+    """Return (tempo, key): what ``--analyse`` asks for."""
+    from embedindex.errors import UsageError
+    from embedindex.tempo_key import require_librosa
+
+    names = set() if text is None else {name.strip() for name in text.split(",")}
+    if text is not None and (not names or not names <= {"tempo", "key"}):
+        raise UsageError(f"--analyse {text}: choose tempo, key or tempo,key")
+    if names:
+        require_librosa()
+    return "tempo" in names, "key" in names
 
 
 def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool, quiet: bool) -> ScanSummary:
