@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from embedindex.cli.console import SlowLines, amount, print_json, progress_bar, say
+from embedindex.cli.interrupts import Interrupts
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption, WorkersOption
 
 LIMIT_S = 60.0
@@ -74,7 +75,6 @@ def run_analysis(
     """Analyse what is to be analysed, with a progress bar; return the counts as ``--json`` prints them."""
     from embedindex.analysis_pool import analyse_files
     from embedindex.analysis_store import Wanted, put_analysis, to_analyse
-    from embedindex.cli.scan import Interrupts
     from embedindex.crawl import absolute_path
     from embedindex.errors import display_path
     from embedindex.store import Store

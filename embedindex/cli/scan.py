@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from dataclasses import replace
 from datetime import datetime
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from embedindex.cli.console import print_json, progress_bar, say
+from embedindex.cli.interrupts import Interrupts
 from embedindex.cli.options import (
     ExcludeOption,
     IncludeOption,
@@ -264,35 +262,6 @@ def chosen_model(display: Display, *, quiet: bool, fetch: bool = True) -> ModelR
         say("a scan tries to fetch a better one first; do it now with: embedindex models fetch")
     prepare(find_entry(request.name), None if quiet else lambda text: say(f"embedindex: {text}"))
     return request
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
-
-    def __call__(self) -> bool:
-        """Return whether to stop."""
-        return self._asked
 
 
 def _finish(folder: str, summary: ScanSummary, *, json: bool, quiet: bool, strict: bool) -> None:
