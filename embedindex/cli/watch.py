@@ -47,7 +47,7 @@ def watch(
     """
     from embedindex.cli.logs import log_to, models_speak
     from embedindex.cli.interrupts import Interrupts
-from embedindex.cli.scan import chosen_model, requested_model
+    from embedindex.cli.scan import chosen_model, requested_model
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
     from embedindex.scan import ScanOptions
