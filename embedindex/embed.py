@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import Float16Array, Float32Array
+from embedindex.arrays import BoolArray, Float16Array, Float32Array
 from embedindex.audio import MAX_DURATION_S, AudioFacts, AudioReader
 from embedindex.errors import EmbeddingError, UnreadableFileError
-from embedindex.models.base import Model
+from embedindex.models.base import Model, ModelIdentity
 from embedindex.tags import Tags, read_tags
 from embedindex.windows import cut_windows, dense_hop
 
 # Magnitudes below one step of 16-bit audio count as digital silence.
 SILENCE = 2.0**-16
 # Sounds up to this length are kept while their peak is found; longer ones are decoded a second time instead.
-HOLD_S = 300.0
+HOLD_S = 600.0
 BATCH_WINDOWS = 16
 HASH_BLOCK_BYTES = 1 << 20
 
@@ -84,31 +84,51 @@ def hash_content(path: str | bytes, alive: Callable[[], None] = nothing) -> byte
     return digest.digest()
 
 
-def embed_batches(
-    blocks: Iterable[Float32Array], peak: float, model: Model, hop: int, alive: Callable[[], None] = nothing
-) -> Iterator[tuple[Float32Array, int]]:
-    """Yield the vectors of a mono sound at the model's rate, some windows at a time, and how many are silence.
+@dataclass(frozen=True)
+class WindowBatch:
+    """Some windows of a sound, in its order.
+
+    Attributes:
+        sounding: (k, window_samples) float32: those of them that are not digital silence, at the model's level.
+        loud: (n,) which of the n windows those are.
+    """
+
+    sounding: Float32Array
+    loud: BoolArray
+
+
+def window_batches(
+    blocks: Iterable[Float32Array], peak: float, identity: ModelIdentity, hop: int
+) -> Iterator[WindowBatch]:
+    """Yield the windows of a mono sound at the model's rate, up to `BATCH_WINDOWS` at a time.
 
     Args:
         blocks: consecutive 1-D blocks of samples.
-        peak: the sound's largest magnitude; where the model's identity asks for it, samples are divided by it.
-        model: the model to ask.
+        peak: the sound's largest magnitude; where the identity asks for it, samples are divided by it.
+        identity: the model's.
         hop: samples between the starts of two windows.
-        alive: called after each batch.
-
-    Yields:
-        ((n, dimension) float32, number of all-zero rows for silence).
     """
-    identity = model.identity
     gain = 1.0 / peak if identity.level == "peak" and peak >= SILENCE else 1.0
     floor = SILENCE * gain
     scaled = (np.multiply(block, np.float32(gain)) for block in blocks) if gain != 1.0 else blocks
     for windows in cut_windows(scaled, identity.window_samples, hop, identity.filling, BATCH_WINDOWS):
         loud = np.maximum(windows.max(axis=1), -windows.min(axis=1)) >= floor
-        vectors = np.zeros((len(windows), identity.dimension), np.float32)
-        if loud.any():
-            vectors[loud] = model.embed(windows if loud.all() else windows[loud])
-        yield vectors, int(len(loud) - loud.sum())
+        yield WindowBatch(windows if loud.all() else windows[loud], loud)
+
+
+def embed_batches(
+    blocks: Iterable[Float32Array], peak: float, model: Model, hop: int, alive: Callable[[], None] = nothing
+) -> Iterator[tuple[Float32Array, int]]:
+    """Yield the vectors of a mono sound, some windows at a time, and how many are silence; see `window_batches`.
+
+    Yields:
+        ((n, dimension) float32, number of all-zero rows for silence).
+    """
+    for batch in window_batches(blocks, peak, model.identity, hop):
+        vectors = np.zeros((len(batch.loud), model.identity.dimension), np.float32)
+        if len(batch.sounding):
+            vectors[batch.loud] = model.embed(batch.sounding)
+        yield vectors, int(len(batch.loud) - len(batch.sounding))
         alive()
 
 
@@ -147,44 +167,119 @@ def embed_file(
     """
     if content_hash is None:
         content_hash = hash_content(path, alive)
-    rate = model.identity.sample_rate
-    hop = hop_samples(hop_s, rate)
-    reader, held = _hold(path, rate, max_duration_s, alive)
-    if held is not None:
-        hop = dense_hop(sum(map(len, held)), model.identity.window_samples, hop)
-        vectors, silent = _stored(path, embed_batches(held, reader.peak, model, hop, alive), model)
-    else:
-        peak = reader.peak
-        with AudioReader(path, sample_rate=rate, max_duration_s=max_duration_s) as reader:
-            vectors, silent = _stored(path, embed_batches(reader.blocks(), peak, model, hop, alive), model)
-    duration_s = reader.native_frames / reader.facts.sample_rate
-    return FileEmbedding(
-        content_hash=content_hash,
-        vectors=vectors,
-        silent=silent,
-        hop_s=hop / rate,
-        facts=reader.facts,
-        tags=read_tags(path),
-        duration_s=duration_s,
-        peak=float(reader.peak),
-        note=_note(reader),
-    )
+    sound = FileWindows(path, model.identity, hop_s, max_duration_s, alive)
+    rows = VectorRows(path, model.identity)
+    for batch in sound.batches():
+        rows.add(batch.loud, model.embed(batch.sounding) if len(batch.sounding) else None)
+        alive()
+    return sound.embedding(content_hash, rows)
 
 
-def _stored(path: str | bytes, batches: Iterable[tuple[Float32Array, int]], model: Model) -> tuple[Float16Array, int]:
-    """Return a sound's vectors as the store keeps them, and how many rows are silence.
+class FileWindows:
+    """An audio file, read to its windows: all of the work on it that comes before the model.
+
+    Args:
+        path: the file.
+        identity: the model's.
+        hop_s: seconds between the starts of two windows of a long sound.
+        max_duration_s: longest sound that is accepted, in seconds.
+        alive: called whenever some work is done.
+    """
+
+    def __init__(
+        self,
+        path: str | bytes,
+        identity: ModelIdentity,
+        hop_s: float,
+        max_duration_s: float,
+        alive: Callable[[], None] = nothing,
+    ) -> None:
+        self._path = path
+        self._identity = identity
+        self._hop = hop_samples(hop_s, identity.sample_rate)
+        self._max_duration_s = max_duration_s
+        self._alive = alive
+        self._reader: AudioReader | None = None
+        self._tags = Tags()
+
+    def batches(self) -> Iterator[WindowBatch]:
+        """Yield the windows, once.
+
+        Raises:
+            AudioError: the file cannot be used; its subclasses and `.kind` say why.
+        """
+        rate = self._identity.sample_rate
+        reader, held = _hold(self._path, rate, self._max_duration_s, self._alive)
+        if held is not None:
+            self._hop = dense_hop(sum(map(len, held)), self._identity.window_samples, self._hop)
+            yield from window_batches(_let_go(held), reader.peak, self._identity, self._hop)
+        else:
+            peak = reader.peak
+            with AudioReader(self._path, sample_rate=rate, max_duration_s=self._max_duration_s) as reader:
+                yield from window_batches(reader.blocks(), peak, self._identity, self._hop)
+        self._tags = read_tags(self._path)
+        self._reader = reader
+
+    def embedding(self, content_hash: bytes, rows: VectorRows) -> FileEmbedding:
+        """Return what is known of the file, once `batches` is at its end and `rows` hold all of its vectors."""
+        reader = self._reader
+        if reader is None:
+            raise ValueError("the batches were not read to their end")
+        return FileEmbedding(
+            content_hash=content_hash,
+            vectors=rows.vectors(),
+            silent=rows.silent,
+            hop_s=self._hop / self._identity.sample_rate,
+            facts=reader.facts,
+            tags=self._tags,
+            duration_s=reader.native_frames / reader.facts.sample_rate,
+            peak=float(reader.peak),
+            note=_note(reader),
+        )
+
+
+class VectorRows:
+    """A sound's vectors as the store keeps them, while they come.
 
     Kept as bytes while they grow: a sound of ten hours has vectors enough for every further copy to show.
+
+    Attributes:
+        silent: how many rows are silence so far.
     """
-    limit = float(np.finfo(np.float16).max)
-    stored = bytearray()
-    silent = 0
-    for vectors, quiet in batches:
-        if not np.isfinite(vectors).all():
-            raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
-        stored += np.clip(vectors, -limit, limit).astype(np.float16).tobytes()
-        silent += quiet
-    return np.frombuffer(stored, np.float16).reshape(-1, model.identity.dimension), silent
+
+    def __init__(self, path: str | bytes, identity: ModelIdentity) -> None:
+        self._path = path
+        self._identity = identity
+        self._stored = bytearray()
+        self.silent = 0
+
+    def add(self, loud: BoolArray, vectors: Float32Array | None) -> None:
+        """Take the next windows: `loud` (n,), and (k, dimension) float32 vectors of those k that are; None for none.
+
+        Raises:
+            EmbeddingError: the vectors are not numbers.
+        """
+        limit = np.float32(np.finfo(np.float16).max)
+        made = np.zeros((len(loud), self._identity.dimension), np.float16)
+        if vectors is not None:
+            if not np.isfinite(vectors).all():
+                raise EmbeddingError(
+                    self._path, f"the model {self._identity.name} made vectors of it that are not numbers"
+                )
+            made[loud] = np.clip(vectors, -limit, limit)
+        self._stored += made.tobytes()
+        self.silent += int(len(loud) - np.count_nonzero(loud))
+
+    def vectors(self) -> Float16Array:
+        """Return all of them, (n_windows, dimension) float16."""
+        return np.frombuffer(self._stored, np.float16).reshape(-1, self._identity.dimension)
+
+
+def _let_go(held: list[Float32Array]) -> Iterator[Float32Array]:
+    """Yield the blocks, keeping none: the list is empty in the end."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def _note(reader: AudioReader) -> str | None:

@@ -110,7 +110,7 @@ class Processing:
                 if renamed is None:
                     self.in_hand[item.number] = item
                     log.info("reading %s", display_path(item.path))
-                    self.pool.submit(item.number, item.path)
+                    self.pool.submit(item.number, item.path, item.stat.size)
                     continue
                 if not moves:
                     together.enter_context(self.store.transaction())
@@ -145,7 +145,8 @@ class Processing:
 
     def _hashed(self, item: Todo, event: Hashed) -> None:
         """Decide, from a file's content hash, whether it has to be embedded."""
-        embed = not self._known_content(item, event.digest, event.stat)
+        # Files that were only given ahead are left for the next scan.
+        embed = not self.stop() and not self._known_content(item, event.digest, event.stat)
         if embed:
             leader = self.leader.setdefault(event.digest, item.number)
             if leader != item.number:

@@ -143,7 +143,7 @@ class RayPool:
         """Return the paths that are being worked on."""
         return [path for machine in self._machines.values() for path, _ in machine.tasks.values()]
 
-    def submit(self, task: int, path: bytes) -> None:
+    def submit(self, task: int, path: bytes, size: int = 0) -> None:  # noqa: ARG002 - as many ahead, small or large
         """Give a task to the machine with the most room; call only while `has_room`."""
         machine = self._freest()
         if machine is None:

@@ -1,9 +1,10 @@
 """One worker process of a scan: receives paths, hashes and embeds them, reports. It never touches the index.
 
-Protocol over one pipe, all messages tuples: the parent sends ``(path,)``; the worker answers ``("hashed", digest,
-stat)``; the parent says True (embed) or False (drop); the worker sends ``("alive",)`` while it works and ends with
-``("done", Embedded)``, ``("failed", Failed)`` or ``("dropped",)``. Before the first task it sends ``("ready",
-fingerprint)``; ``("broken", error)`` says that the model cannot be used. A closed pipe ends the process.
+Protocol over one pipe, all messages tuples. The parent sends ``(task, path)``, some of them ahead; the worker answers
+``("hashed", task, digest, stat)`` for each in turn; the parent says True (embed) or False (drop). The worker sends
+``("alive",)`` while it works and ends a task with ``("done", task, Embedded)``, ``("failed", task, Failed)`` or
+``("dropped", task)``. Before the first it sends ``("ready", fingerprint)``; ``("broken", error)`` says that the model
+cannot be used. A closed pipe ends the process.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from ctypes import Array, c_int64
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from embedindex.crawl import RECHECK, FileStat, file_stat
-from embedindex.embed import FileEmbedding, embed_file, hash_content
+from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
 from embedindex.models import Model, ModelRequest, load_model
+from embedindex.read_ahead import AtWork, Broke, Embedder, End, Item, Waiting, put_file
 
 ALIVE_EVERY_S = 1.0
+GONE = (BrokenPipeError, EOFError, ConnectionResetError)
 # A file changed less than this before it was read may change again without its time stamp showing it: kernels stamp
 # with the clock of the last tick, and file systems that keep whole seconds (FAT: two) show even less.
 RACY_NS = 20_000_000
@@ -115,26 +120,71 @@ def _limit_process(setup: WorkerSetup, parent: int) -> None:
             os._exit(1)
 
 
-def work(connection: Connection, setup: WorkerSetup, parent: int) -> None:
+def work(connection: Connection, setup: WorkerSetup, parent: int, memory: Array[c_int64]) -> None:
     """Be a worker until the pipe closes; the target of the process."""
     _limit_process(setup, parent)
     _quieten()
-    with contextlib.suppress(BrokenPipeError, EOFError, ConnectionResetError):  # the parent is gone: so are we
+    with contextlib.suppress(*GONE):  # the parent is gone: so are we
         try:
             model = load_model(setup.request)
         except EmbedindexError as error:
             connection.send(("broken", error))
             return
         connection.send(("ready", model.identity.fingerprint))
-        while True:
-            (path,) = connection.recv()
-            send_message(connection, _one_file(path, connection, setup, model))
+        try:
+            _Worker(connection, setup, model, AtWork(memory)).run()
+        except ModelError as error:
+            connection.send(("broken", error))
+
+
+class _Pipe:
+    """The worker's end of the pipe, for its two threads: one receives, both send."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._tasks: deque[tuple[int, bytes]] = deque()
+        self._answers: deque[bool] = deque()
+        self._last = time.monotonic()
+
+    def send(self, message: tuple[object, ...]) -> None:
+        with self._sending:
+            send_message(self._connection, message)
+
+    def alive(self) -> None:
+        """Say now and then that work goes on."""
+        now = time.monotonic()
+        if now - self._last >= ALIVE_EVERY_S:
+            self._last = now
+            self.send(("alive",))
+
+    def task(self) -> tuple[int, bytes]:
+        """Return the next task; waits for one."""
+        while not self._tasks:
+            self._receive()
+        return self._tasks.popleft()
+
+    def answer(self) -> bool:
+        """Return the parent's answer to the last hash; waits for it."""
+        while not self._answers:
+            self._receive()
+        return self._answers.popleft()
+
+    def _receive(self) -> None:
+        message = self._connection.recv()
+        if isinstance(message, bool):
+            self._answers.append(message)
+        else:
+            self._tasks.append(message)
 
 
 def send_message(connection: Connection, message: tuple[object, ...]) -> None:
     """Send a message whose arrays go as they lie in memory: `Connection.send` would copy them twice."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    if not buffers:
+        connection.send_bytes(data)
+        return
     connection.send(("large", data, len(buffers)))
     for buffer in buffers:
         connection.send_bytes(buffer.raw())
@@ -150,38 +200,80 @@ def receive_message(connection: Connection) -> tuple[Any, ...]:
     return whole
 
 
-def _one_file(path: bytes, connection: Connection, setup: WorkerSetup, model: Model) -> tuple[object, ...]:
-    alive = _heartbeat(connection)
-    before: FileStat | None = None
-    digest: bytes | None = None
-    try:
+class _Worker:
+    """The two threads: this one asks the model, the other reads ahead."""
+
+    def __init__(self, connection: Connection, setup: WorkerSetup, model: Model, at_work: AtWork) -> None:
+        self._pipe = _Pipe(connection)
+        self._setup = setup
+        self._model = model
+        self._at_work = at_work
+        self._waiting = Waiting()
+        self._paths: dict[int, bytes] = {}
+
+    def run(self) -> None:
+        """Work until the pipe closes."""
+        threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True).start()
+        Embedder(
+            self._model,
+            self._at_work,
+            self._paths,
+            done=lambda end, rows: self._pipe.send(("done", end.task, _done(end, rows))),
+            failed=lambda task, error: self._pipe.send(("failed", task, _failure(error))),
+            send=self._pipe.send,
+            alive=self._pipe.alive,
+        ).run(self._waiting)
+
+    def _read_ahead(self) -> None:
         try:
-            before = file_stat(path)
-        except OSError as error:
-            raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from error
-        read_at_ns = time.time_ns()
-        digest = hash_content(path, alive)
-        connection.send(("hashed", digest, trusted_stat(before, _stat_after(path, before), read_at_ns)))
-        if not connection.recv():
-            return ("dropped",)
-        embedding = embed_file(
-            path, model, setup.hop_s, content_hash=digest, max_duration_s=setup.max_duration_s, alive=alive
-        )
-        after = trusted_stat(before, _stat_after(path, before), read_at_ns)
-        if after.mtime_ns == RECHECK and after.size != before.size:
-            raise UnreadableFileError(path, "changed while it was read; the next scan will read it again")
-        return ("done", Embedded(after, embedding))
-    except AudioError as error:
-        return ("failed", Failed(error.kind, error.reason, before, digest))
-    except ModelError as error:
-        return ("broken", error)
-    except MemoryError:
-        return ("failed", Failed("memory", "needs more memory than a worker may use", before, digest))
-    except (BrokenPipeError, EOFError, ConnectionResetError):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is that file's error, not the scan's end
-        reason = f"made the decoder fail in an unexpected way ({type(error).__name__}: {error})"
-        return ("failed", Failed("unexpected", reason[:500], before, digest))
+            while True:
+                task, path = self._pipe.task()
+                self._paths[task] = path
+                self._waiting.put(self._one_file(task, path))
+        except GONE:
+            self._waiting.put(None)
+
+    def _one_file(self, task: int, path: bytes) -> Item:
+        """Hash a file and, if it is wanted, put its windows where the model's thread finds them."""
+        before: FileStat | None = None
+        digest: bytes | None = None
+        try:
+            with self._at_work.reading(task):
+                try:
+                    before = file_stat(path)
+                except OSError as error:
+                    raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from error
+                read_at_ns = time.time_ns()
+                digest = hash_content(path, self._pipe.alive)
+                stat = trusted_stat(before, _stat_after(path, before), read_at_ns)
+            self._pipe.send(("hashed", task, digest, stat))
+            if not self._pipe.answer():
+                return Broke(task, ("dropped", task))
+            identity = self._model.identity
+            sound = FileWindows(path, identity, self._setup.hop_s, self._setup.max_duration_s, self._pipe.alive)
+            put_file(self._waiting, self._at_work, task, sound.batches())
+            after = trusted_stat(before, _stat_after(path, before), read_at_ns)
+            if after.mtime_ns == RECHECK and after.size != before.size:
+                raise UnreadableFileError(path, "changed while it was read; the next scan will read it again")
+            return End(task, sound, digest, after)
+        except GONE:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises is that file's error, not the scan's end
+            return Broke(task, ("failed", task, _failure(error, before, digest)))
+
+
+def _done(end: End, rows: VectorRows) -> Embedded:
+    return Embedded(end.stat, end.sound.embedding(end.content_hash, rows))
+
+
+def _failure(error: Exception, stat: FileStat | None = None, digest: bytes | None = None) -> Failed:
+    """Return what to say of a file that led to an error."""
+    if isinstance(error, AudioError):
+        return Failed(error.kind, error.reason, stat, digest)
+    if isinstance(error, MemoryError):
+        return Failed("memory", "needs more memory than a worker may use", stat, digest)
+    reason = f"made the decoder fail in an unexpected way ({type(error).__name__}: {error})"
+    return Failed("unexpected", reason[:500], stat, digest)
 
 
 def _stat_after(path: bytes, before: FileStat) -> FileStat:
@@ -189,16 +281,3 @@ def _stat_after(path: bytes, before: FileStat) -> FileStat:
         return file_stat(path)
     except OSError:  # it went while it was read; the next scan will see
         return FileStat(before.size, RECHECK, before.device, before.inode)
-
-
-def _heartbeat(connection: Connection) -> Callable[[], None]:
-    last = time.monotonic()
-
-    def alive() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= ALIVE_EVERY_S:
-            last = now
-            connection.send(("alive",))
-
-    return alive

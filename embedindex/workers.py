@@ -14,23 +14,27 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
+from embedindex.read_ahead import AtWork
 from embedindex.worker import Embedded, Failed, WorkerSetup, receive_message, work
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
 # Loading a model may quantise it first.
 START_S = 600.0
-# A file that took its worker down gets one more chance: the memory may have been someone else's.
+# A file that took its worker down gets one more chance, alone: it may have been another one, or memory that was short.
 TRIES = 2
 START_FAILURES = 3
 GOODBYE_S = 2.0
+# Files that a worker is given ahead: two, and more while they are small together.
+AHEAD_FILES = 16
+AHEAD_BYTES = 4 * 2**20
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +76,8 @@ class Pool(Protocol):
     def in_hand(self) -> list[bytes]:
         """Return the paths that are being worked on."""
 
-    def submit(self, task: int, path: bytes) -> None:
-        """Give a task to a worker; call only while `has_room`."""
+    def submit(self, task: int, path: bytes, size: int = 0) -> None:
+        """Give a task, a file of `size` bytes, to a worker; call only while `has_room`."""
 
     def answer(self, task: int, *, embed: bool) -> None:
         """Tell the worker that hashed a file whether to embed it."""
@@ -85,14 +89,35 @@ class Pool(Protocol):
         """Give up the tasks in hand."""
 
 
+@dataclass(frozen=True)
+class _Task:
+    number: int
+    path: bytes
+    size: int
+    alone: bool = False  # a worker died or hung with it and others in hand: whose fault it was will show
+
+
 @dataclass
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    at_work: AtWork
     ready: bool = False
-    task: int | None = None
-    path: bytes = b""
+    tasks: dict[int, _Task] = field(default_factory=dict)  # in the order in which it works on them
     heard: float = field(default_factory=time.monotonic)
+
+    def takes(self, *, alone: bool = False) -> bool:
+        """Return whether it is to have another task now."""
+        if not self.tasks:
+            return True
+        if alone or len(self.tasks) >= AHEAD_FILES or any(task.alone for task in self.tasks.values()):
+            return False
+        return len(self.tasks) < 2 or sum(task.size for task in self.tasks.values()) < AHEAD_BYTES
+
+    def suspects(self) -> list[_Task]:
+        """Return the tasks, of those in hand, that it was at when it died or fell silent."""
+        found = [self.tasks[number] for number in self.at_work.tasks() if number in self.tasks]
+        return found or list(self.tasks.values())[:1]
 
 
 class WorkerPool:
@@ -114,7 +139,7 @@ class WorkerPool:
         self._fingerprint = fingerprint
         self._stall_s = stall_s
         self._workers: list[_Worker] = []
-        self._again: deque[tuple[int, bytes]] = deque()
+        self._again: deque[_Task] = deque()
         self._tries: dict[int, int] = {}
         self._start_failures = 0
         self._crashes = 0
@@ -129,7 +154,7 @@ class WorkerPool:
         """End all workers: idle ones by closing their pipe, busy ones by force."""
         for worker in self._workers:
             worker.connection.close()
-            if worker.task is not None or not worker.ready:
+            if worker.tasks or not worker.ready:
                 worker.process.kill()
         for worker in self._workers:
             worker.process.join(GOODBYE_S)
@@ -140,7 +165,7 @@ class WorkerPool:
 
     def abandon(self) -> None:
         """Give up the tasks in hand, so that the pool is fit for other work; busy workers are replaced when needed."""
-        for worker in [worker for worker in self._workers if worker.task is not None]:
+        for worker in [worker for worker in self._workers if worker.tasks]:
             self._replace(worker)
         self._again.clear()
         self._tries.clear()
@@ -153,48 +178,57 @@ class WorkerPool:
     @property
     def busy(self) -> int:
         """How many tasks are in hand."""
-        return sum(worker.task is not None for worker in self._workers) + len(self._again)
+        return sum(len(worker.tasks) for worker in self._workers) + len(self._again)
 
     @property
     def has_room(self) -> bool:
-        """Whether a task would be worked on at once."""
-        return self.busy < self._size
+        """Whether a further task would be taken."""
+        if self._again:
+            return False
+        return len(self._workers) < self._size or any(worker.takes() for worker in self._workers)
 
     def in_hand(self) -> list[bytes]:
         """Return the paths that are being worked on."""
-        return [worker.path for worker in self._workers if worker.task is not None]
+        return [next(iter(worker.tasks.values())).path for worker in self._workers if worker.tasks]
 
-    def submit(self, task: int, path: bytes) -> None:
-        """Give a task to a free worker; call only while `has_room`."""
-        for worker in self._workers:
-            if worker.task is None:
-                self._give(worker, task, path)
-                return
-        worker = self._start()
-        self._workers.append(worker)
-        self._give(worker, task, path)
+    def submit(self, task: int, path: bytes, size: int = 0) -> None:
+        """Give a task to a worker; call only while `has_room`.
 
-    def _give(self, worker: _Worker, task: int, path: bytes) -> None:
-        worker.task, worker.path, worker.heard = task, path, time.monotonic()
-        self._tries[task] = self._tries.get(task, 0) + 1
+        Args:
+            task: a number for it.
+            path: the file.
+            size: its bytes: a worker is given many small ones ahead.
+        """
+        self._submit(_Task(task, path, size))
+
+    def _submit(self, task: _Task) -> None:
+        takers = [worker for worker in self._workers if worker.takes(alone=task.alone)]
+        worker = min(takers, key=lambda worker: len(worker.tasks), default=None)
+        if worker is None or (worker.tasks and len(self._workers) < self._size):
+            worker = self._start()
+            self._workers.append(worker)
+        if not worker.tasks:
+            worker.heard = time.monotonic()
+        worker.tasks[task.number] = task
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle: `events` sees and replaces it
-            worker.connection.send((path,))
+            worker.connection.send((task.number, task.path))
 
     def answer(self, task: int, *, embed: bool) -> None:
         """Tell the worker that hashed a file whether to embed it."""
         for worker in self._workers:
-            if worker.task == task:
+            if task in worker.tasks:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     worker.connection.send(embed)
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self._setup, os.getpid()), daemon=True)
+        memory = AtWork.shared()
+        process = context.Process(target=work, args=(theirs, self._setup, os.getpid(), memory), daemon=True)
         with _one_thread_each(), _interrupts_blocked():
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, AtWork(memory))
 
     def _replace(self, worker: _Worker) -> None:
         worker.process.kill()
@@ -204,22 +238,31 @@ class WorkerPool:
 
     def events(self, timeout_s: float) -> Iterator[Event]:
         """Yield what happened, waiting at most `timeout_s` seconds for something to happen."""
-        while self._again and sum(worker.task is not None for worker in self._workers) < self._size:
-            task, path = self._again.popleft()
-            self.submit(task, path)
+        while self._again and self._takes(self._again[0]):
+            self._submit(self._again.popleft())
         by_connection = {worker.connection: worker for worker in self._workers}
         heard = wait(list(by_connection), timeout_s)
         for connection in heard:
             yield from self._hear(by_connection[connection])  # type: ignore[index]
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.task is not None]:
+        for worker in [worker for worker in self._workers if worker.tasks]:
             limit = self._stall_s if worker.ready else START_S
             if now - worker.heard > limit:
-                hung = worker.task
+                suspects = worker.suspects()
                 self._replace(worker)
-                if hung is not None:
+                if len(suspects) == 1:
                     reason = f"the decoder did not get on with it for {limit:.0f} seconds"
-                    yield self._finish(hung, Failed("timeout", reason))
+                    del worker.tasks[suspects[0].number]
+                    yield self._finish(suspects[0].number, Failed("timeout", reason))
+                self._try_again(worker, suspects)
+
+    def _takes(self, task: _Task) -> bool:
+        return len(self._workers) < self._size or any(worker.takes(alone=task.alone) for worker in self._workers)
+
+    def _try_again(self, worker: _Worker, suspects: list[_Task]) -> None:
+        """Put what an ended worker had in hand on the list again: what it was at is to be tried alone."""
+        for task in worker.tasks.values():
+            self._again.append(replace(task, alone=task.alone or task in suspects))
 
     def _finish(self, task: int, result: Embedded | Failed | None) -> Finished:
         self._tries.pop(task, None)
@@ -241,34 +284,33 @@ class WorkerPool:
         elif kind == "broken":
             error: EmbedindexError = message[1]
             raise error
-        elif kind == "hashed" and worker.task is not None:
-            yield Hashed(worker.task, message[1], message[2])
-        elif kind in ("done", "failed", "dropped") and worker.task is not None:
-            task, worker.task = worker.task, None
-            yield self._finish(task, message[1] if len(message) > 1 else None)
+        elif kind == "hashed" and message[1] in worker.tasks:
+            yield Hashed(*message[1:])
+        elif kind in ("done", "failed", "dropped") and message[1] in worker.tasks:
+            del worker.tasks[message[1]]
+            yield self._finish(message[1], message[2] if len(message) > 2 else None)
 
     def _died(self, worker: _Worker) -> Iterator[Event]:
         worker.process.join(5.0)
-        code, task, path = worker.process.exitcode, worker.task, worker.path
-        was_ready = worker.ready
+        code, suspects = worker.process.exitcode, worker.suspects()
         self._replace(worker)
-        if not was_ready:
+        self._crashes += 1
+        if not worker.ready:
             self._start_failures += 1
             if self._start_failures >= START_FAILURES:
                 raise ModelError(
                     f"the worker processes end before they can start ({_how(code)}); "
                     "`embedindex models list` shows whether the model can be used"
                 )
-            if task is not None:
-                self._tries[task] -= 1
-        self._crashes += 1
-        if task is None:
+            self._try_again(worker, [])
             return
-        log.warning("a worker died of %s (%s)", display_path(path), _how(code))
-        if self._tries[task] < TRIES:
-            self._again.append((task, path))
-        else:
-            yield self._finish(task, Failed("crashed", f"made the decoder crash twice ({_how(code)})"))
+        for task in suspects:
+            log.warning("a worker died of %s (%s)", display_path(task.path), _how(code))
+            self._tries[task.number] = self._tries.get(task.number, 0) + 1
+            if self._tries[task.number] >= TRIES:
+                del worker.tasks[task.number]
+                yield self._finish(task.number, Failed("crashed", f"made the decoder crash twice ({_how(code)})"))
+        self._try_again(worker, suspects)
 
 
 def _how(code: int | None) -> str:

@@ -14,10 +14,11 @@ import pytest
 
 from embedindex.audio import MAX_DURATION_S
 from embedindex.crawl import RECHECK, FileStat
+from embedindex.embed import embed_file
 from embedindex.errors import ModelError, UsageError
 from embedindex.models import ModelRequest, load_model
 from embedindex.worker import Embedded, Failed, WorkerSetup, trusted_stat
-from embedindex.workers import Event, Finished, Hashed, WorkerPool
+from embedindex.workers import AHEAD_BYTES, AHEAD_FILES, Event, Finished, Hashed, WorkerPool
 from tests.indexing import TINY, constant, make_sound, write_samples
 
 SETUP = WorkerSetup(TINY, 0.5, MAX_DURATION_S, niceness=0)
@@ -52,6 +53,51 @@ def test_each_file_comes_back_once(library: Path) -> None:
         done += finish(pool)
     assert sorted(event.task for event in done) == list(range(5))
     assert all(isinstance(event.result, Embedded) for event in done)
+
+
+def test_vectors_do_not_depend_on_the_files_that_share_a_call_of_the_model(library: Path) -> None:
+    paths = [make_sound(library / f"{number}.wav", 200 + 50 * number, 0.2 + 0.3 * number) for number in range(12)]
+    with WorkerPool(SETUP, 1, fingerprint()) as pool:
+        for number, path in enumerate(paths):
+            assert pool.has_room
+            pool.submit(number, os.fsencode(path), 1000)
+        done = {event.task: event.result for event in finish(pool)}
+    for number, path in enumerate(paths):
+        result = done[number]
+        assert isinstance(result, Embedded)
+        wanted = embed_file(str(path), load_model(TINY), 0.5)
+        np.testing.assert_array_equal(result.embedding.vectors, wanted.vectors)
+        assert result.embedding.duration_s == wanted.duration_s
+
+
+@pytest.mark.parametrize(("level", "kind", "replaced"), [(0.95, "crashed", 2), (-0.95, "timeout", 0)])
+def test_only_the_bad_file_fails_of_those_that_are_in_hand_together(
+    library: Path, level: float, kind: str, replaced: int
+) -> None:
+    paths = [make_sound(library / f"{number}.wav", 200 + 50 * number) for number in range(8)]
+    paths.insert(4, write_samples(library / "bad.wav", constant(level)))
+    with WorkerPool(SETUP, 1, fingerprint(), stall_s=2.0) as pool:
+        for number, path in enumerate(paths):
+            pool.submit(number, os.fsencode(path), 1000)
+        done = {event.task: event.result for event in finish(pool)}
+        assert pool.crashes == replaced
+    bad = done.pop(4)
+    assert isinstance(bad, Failed)
+    assert bad.kind == kind
+    assert sorted(done) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert all(isinstance(result, Embedded) for result in done.values())
+
+
+def test_worker_is_given_small_files_ahead_and_of_large_ones_a_second(library: Path) -> None:
+    path = os.fsencode(make_sound(library / "a.wav"))
+    for size, wanted in ((1000, AHEAD_FILES), (AHEAD_BYTES, 2)):
+        with WorkerPool(SETUP, 1, fingerprint()) as pool:
+            given = 0
+            while pool.has_room:
+                pool.submit(given, path, size)
+                given += 1
+            assert given == wanted
+            assert len(finish(pool, embed=False)) == given
 
 
 def test_dropped_file_is_not_decoded(library: Path) -> None:

@@ -22,8 +22,6 @@ _COMMANDS = (
     "watch",
     "similar",
     "duplicates",
-    "analyse",
-    "export",
     "listing",
     "maintenance",
     "merge",

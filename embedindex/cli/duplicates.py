@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import amount, clock, print_json, print_table, progress_bar, say
-from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
+    AddedSinceOption,
+    ChannelsOption,
+    GlobOption,
     IndexOption,
     JsonOption,
+    LabelOption,
+    MaxDurationOption,
+    MinDurationOption,
     QuietOption,
+    SampleRateOption,
+    parse_filters,
 )
 
 if TYPE_CHECKING:
-    from embedindex.filters import Filters
     from embedindex.near_duplicates import Duplicate, Group
 
 
@@ -25,7 +31,6 @@ def register(app: typer.Typer) -> None:
     app.command()(duplicates)
 
 
-@with_filters
 def duplicates(
     index: IndexOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Only files that are the same to the byte.")] = False,
@@ -36,7 +41,13 @@ def duplicates(
     no_listen: Annotated[
         bool, typer.Option("--no-listen", help="Decide by the index alone, without reading the files.")
     ] = False,
-    filters: Filters | None = None,
+    label: LabelOption = None,
+    path: GlobOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    sample_rate: SampleRateOption = None,
+    channels: ChannelsOption = None,
+    added_since: AddedSinceOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -53,6 +64,7 @@ def duplicates(
     from embedindex.near_duplicates import find_duplicates, group_to_json
     from embedindex.store import Store
 
+    filters = parse_filters(label, path, min_duration, max_duration, sample_rate, channels, added_since)
     with Store(index_folder(index)) as store, progress_bar(quiet=quiet) as bar:
         view = load_view(store)
         if view.damage:

@@ -46,6 +46,7 @@ class AisfxModel:
     """aisfx, loaded: front end and network."""
 
     default_hop_s = DEFAULT_HOP_S
+    mixes_sounds = True
 
     def __init__(self, identity: ModelIdentity, network: OnnxNetwork) -> None:
         self.identity = identity

@@ -142,3 +142,12 @@ class Model(Protocol):
             (n, dimension) float32, finite, of magnitude below 6.5e4 (vectors are stored as float16).
         """
         ...
+
+
+def mixes_sounds(model: Model) -> bool:
+    """Say whether windows of several sounds may go into one call of `embed`.
+
+    A model says so with the attribute ``mixes_sounds = True``: its vectors are the same to the last bit whatever else
+    is in the call, and larger calls are faster.
+    """
+    return bool(getattr(model, "mixes_sounds", False))

@@ -19,7 +19,7 @@ from embedindex.errors import ChecksumError, EngineMissingError, UsageError
 from embedindex.models.convnet import ConvNet
 
 ENGINES = ("onnxruntime", "tensorflow", "openl3")
-# Windows in one call. On a processor a few already fill it and more only cost memory (50 MB a window in float32).
+# Windows in one call. More than that gain nothing on a processor, and cost memory.
 CPU_BATCH = 8
 CUDA_BATCH = 64
 
@@ -47,7 +47,9 @@ class OnnxNetwork:
         device: ``"cpu"`` or ``"cuda"``.
     """
 
-    def __init__(self, content: bytes, sha256: str, threads: int, *, cuda: bool = True) -> None:
+    def __init__(
+        self, content: bytes, sha256: str, threads: int, *, cuda: bool = True, cpu_batch: int = CPU_BATCH
+    ) -> None:
         """Load a model from bytes: a path would let the file change after its hash was checked, or name other files.
 
         Args:
@@ -55,6 +57,7 @@ class OnnxNetwork:
             sha256: SHA-256 (hex) it must have.
             threads: threads of one call.
             cuda: use an NVIDIA device where the installed ONNX Runtime can.
+            cpu_batch: windows in one call on a processor.
 
         Raises:
             ChecksumError: the bytes are others.
@@ -74,7 +77,7 @@ class OnnxNetwork:
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
-        self.batch = CUDA_BATCH if self.device == "cuda" else CPU_BATCH
+        self.batch = CUDA_BATCH if self.device == "cuda" else cpu_batch
 
     def cells(self, spectrograms: Float32Array) -> Float32Array:
         """Return (n, length) float32 for spectrograms (n, rows, columns) float32."""

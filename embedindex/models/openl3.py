@@ -86,6 +86,10 @@ def parse_options(pairs: tuple[tuple[str, str], ...]) -> Openl3Options:
     )
 
 
+# Windows in one call of the network on a processor: one keeps it busy, and each further one takes 50 MB and more.
+CPU_BATCH = 1
+
+
 class Openl3Model:
     """OpenL3, loaded: front end and network, or the official package doing both."""
 
@@ -192,7 +196,7 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
     integer = None if request.precision == "fp32" else _integer_model(weights, options, request, progress or _log.info)
     model = integer or float_model(weights, options.input_repr)
     # The CUDA provider has no 8-bit convolutions: those stay on the processor.
-    network = OnnxNetwork(model.content, model.sha256, threads, cuda=integer is None)
+    network = OnnxNetwork(model.content, model.sha256, threads, cuda=integer is None, cpu_batch=CPU_BATCH)
     return Openl3Model(options, _identity(options, weights, integer), network, threads)
 
 

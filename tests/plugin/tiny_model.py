@@ -22,6 +22,7 @@ BANDS = 16
 
 class TinyModel:
     default_hop_s = 0.5
+    mixes_sounds = True
 
     def __init__(self, version: int, standardise: bool, precision: dict[str, str | bool]) -> None:
         self._identity = ModelIdentity(
