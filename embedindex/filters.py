@@ -24,6 +24,9 @@ class Filters:
         channels: fewest and most channels.
         added_since: only files that were heard, for the first time or because they had changed, at that time or later;
             ISO 8601 in UTC, as the index writes it (see `embedindex.schema`).
+        bpm: lowest and highest tempo, beats a minute; half and double of it are found too, because no ear and no
+            program tells them apart for sure.
+        key: ``"F minor"``, as `embedindex.tempo_key` writes keys.
     """
 
     labels: tuple[tuple[str, str], ...] = ()
@@ -33,6 +36,8 @@ class Filters:
     sample_rate: NumberRange = (None, None)
     channels: NumberRange = (None, None)
     added_since: str | None = None
+    bpm: tuple[float, float] | None = None
+    key: str | None = None
 
     def sql(self, *, missing: bool = False) -> tuple[str, list[Any]]:
         """Return an SQL condition on the table ``files``, with its parameters; `missing` files too, or not."""
@@ -60,6 +65,14 @@ class Filters:
             if limit is not None:
                 terms.append(term)
                 values.append(limit)
+        if self.bpm is not None:
+            ranges = [(factor * self.bpm[0], factor * self.bpm[1]) for factor in (0.5, 1.0, 2.0)]
+            alternatives = " OR ".join("tempo_bpm BETWEEN ? AND ?" for _ in ranges)
+            terms.append(f"content_hash IN (SELECT content_hash FROM analyses WHERE {alternatives})")  # noqa: S608
+            values += [end for pair in ranges for end in pair]
+        if self.key is not None:
+            terms.append("content_hash IN (SELECT content_hash FROM analyses WHERE analyses.key = ?)")
+            values.append(self.key)
         return " AND ".join(terms), values
 
 

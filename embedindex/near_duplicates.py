@@ -1,23 +1,23 @@
 """Which files are the same recording: to the byte, or at another bit rate, level or start.
 
-Exact copies share the hash of their content. Near ones are proposed by the search index, a few windows a file, among
-files of about the same length; compared by their stored vectors, window by window in time (`recording_likeness`); and
-those that may be the same are listened to (`embedindex.correlation`). docs/duplicates.md has the measurements. Nothing
-is deleted or changed.
+Exact copies share the hash of their content. Near ones are looked for among the files of about the same length whose
+mean vectors are nearest, and listened to (`embedindex.correlation`); where that cannot be, or is not wanted, their
+stored vectors are compared window by window in time (`recording_likeness`). docs/duplicates.md has the measurements.
+Nothing is deleted or changed.
 
 Conventions: times are seconds; vectors are unit rows of the index's space, rows of zeros are silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float32Array
-from embedindex.correlation import correlate, first_seconds
+from embedindex.arrays import Float32Array
+from embedindex.correlation import MIN_WHOLE, correlate, first_seconds, listening_rate
 from embedindex.errors import AudioError, IndexEmptyError, QueryError, UsageError, display_path
 from embedindex.filters import Filters
 from embedindex.index import IndexView
@@ -25,10 +25,18 @@ from embedindex.records import FileRecord
 from embedindex.search import path_to_json
 from embedindex.store import Store
 
-# So many windows of each file are looked up, and so many windows proposed for each.
-PROBES = 4
-PROPOSED = 40
-BATCH_FILES = 64
+if TYPE_CHECKING:
+    import faiss
+
+# Of the files nearest to a file so many are looked at, and of those of about its length so many compared with it.
+NEAREST = 96
+COMPARED_FILES = 32
+# Files whose mean vectors are less alike than this are not compared.
+MIN_ALIKE = 0.3
+# Up to so many files each is compared with all; above, with those of the cells that lie nearest (an inverted file).
+COMPARED_WITH_ALL = 20_000
+PROBED_CELLS = 32
+BATCH_FILES = 1024
 # The same recording may begin so much earlier or later, and differ so much in length.
 MAX_OFFSET_S = 1.0
 MAX_LENGTH_S = 1.0
@@ -38,16 +46,12 @@ COMPARED_WINDOWS = 128
 # At least this share of the windows must have a partner.
 MIN_PARTNERED = 0.7
 LOSSLESS = ("pcm", "float", "double", "flac", "alac", "wavpack", "tta", "ape", "mlp", "truehd", "tak", "shorten", "dsd")
-# Files less alike than this, by their vectors, are not listened to.
-WORTH_LISTENING = 0.65
-# The least correlation of waveforms that are the same recording.
-CORRELATION = 0.85
 # The least likeness of files that are the same recording where they cannot be, or are not to be, listened to: by model,
 # and of models for which nothing was measured.
 LIKENESS = {"spectral": 0.97}
 OTHER_LIKENESS = 0.99
-# So many files' first seconds are kept for the next comparison, a third of a megabyte each.
-KEPT_FILES = 200
+# So much of what was read of files is kept for the next comparisons.
+KEPT_BYTES = 256 * 2**20
 
 Kind = Literal["exact", "near"]
 
@@ -101,7 +105,8 @@ def find_duplicates(
         view: its search index.
         near: also those that are not the same to the byte.
         listen: read the files that may be the same; those that cannot be read are decided by their vectors.
-        threshold: from which correlation on (without `listen`: likeness); None for what was measured.
+        threshold: from which correlation on (without `listen`: likeness); None for what was measured. What is asked of
+            tones is more, and moves along.
         filters: only among these files.
         progress: called with the number of files looked at, now and then.
 
@@ -126,7 +131,7 @@ def find_duplicates(
         firsts = {same[0].id: same[0] for same in by_content.values()}
         groups = _Groups(firsts)
         if near:
-            for first, second in _candidates(store, view, firsts, progress):
+            for first, second in _candidates(store, view, list(firsts.values()), progress):
                 if not groups.together(first.id, second.id) and judge.same(first, second):
                     groups.join(first.id, second.id)
         found = []
@@ -224,31 +229,35 @@ class _Judge:
         self._listen = listen
         usual = likeness_for(view.model.identity.name)
         self._likeness = usual if threshold is None or listen else threshold
-        self._correlation = CORRELATION if threshold is None else threshold
-        self._kept: dict[int, Float32Array | None] = {}
+        self._correlation = MIN_WHOLE if threshold is None else threshold
+        self._kept: dict[tuple[int, int], Float32Array | None] = {}
+        self._kept_bytes = 0
 
     def same(self, first: FileRecord, second: FileRecord) -> bool:
+        if self._listen:
+            rate = listening_rate(first.duration or 0.0, second.duration or 0.0)
+            ours, theirs = self._start_of(first, rate), self._start_of(second, rate)
+            if ours is not None and theirs is not None:
+                return correlate(ours, theirs, rate).same_recording(self._correlation)
         pair = (*_heard(self._store, self._view, first), *_heard(self._store, self._view, second))
-        likeness = recording_likeness(*pair)
-        if not self._listen or likeness < WORTH_LISTENING:
-            return likeness >= self._likeness
-        ours, theirs = self._start_of(first), self._start_of(second)
-        if ours is None or theirs is None:
-            return likeness >= self._likeness
-        return correlate(ours, theirs).same_recording(self._correlation)
+        return recording_likeness(*pair) >= self._likeness
 
-    def _start_of(self, record: FileRecord) -> Float32Array | None:
+    def _start_of(self, record: FileRecord, rate: int) -> Float32Array | None:
         """Return the first seconds of a file, None when it cannot be read now."""
-        if record.id not in self._kept:
-            samples: Float32Array | None
-            try:
-                samples = first_seconds(record.path)
-            except (AudioError, QueryError):
-                samples = None  # its vectors decide
-            while len(self._kept) >= KEPT_FILES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[record.id] = samples
-        return self._kept[record.id]
+        key = (record.id, rate)
+        if key in self._kept:
+            self._kept[key] = samples = self._kept.pop(key)  # the latest used is the last to go
+            return samples
+        try:
+            samples = first_seconds(record.path, rate)
+        except (AudioError, QueryError):
+            samples = None  # its vectors decide
+        self._kept[key] = samples
+        self._kept_bytes += 0 if samples is None else samples.nbytes
+        while self._kept_bytes > KEPT_BYTES:
+            gone = self._kept.pop(next(iter(self._kept)))
+            self._kept_bytes -= 0 if gone is None else gone.nbytes
+        return samples
 
 
 def _group(store: Store, view: IndexView, files: list[FileRecord]) -> Group:
@@ -265,45 +274,55 @@ def _group(store: Store, view: IndexView, files: list[FileRecord]) -> Group:
 
 
 def _candidates(
-    store: Store, view: IndexView, firsts: dict[int, FileRecord], progress: Callable[[int], None] | None
+    store: Store, view: IndexView, records: list[FileRecord], progress: Callable[[int], None] | None
 ) -> Iterator[tuple[FileRecord, FileRecord]]:
-    """Yield the pairs of files of about the same length of which the index finds one with windows of the other."""
-    allowed = np.zeros(view.next_window, bool)
-    for record in firsts.values():
-        start = record.first_window or 0
-        allowed[start : start + record.n_windows] = True
-    records = list(firsts.values())
+    """Yield each pair of files once of which one is among the nearest to the other, and about as long."""
+    means = np.zeros((len(records), view.model.identity.dimension), np.float32)
+    for place, record in enumerate(records):
+        means[place] = _mean_vector(store, view, record)
+    index = _index_of(means)
+    depth = min(NEAREST, len(records))
+    seen: set[tuple[int, int]] = set()
     for position in range(0, len(records), BATCH_FILES):
-        batch = records[position : position + BATCH_FILES]
-        probes = [_probes(store, view, record) for record in batch]
-        for record, owners in zip(batch, _owners(store, view, probes, allowed), strict=True):
-            if owners == {record.id}:  # a long steady sound: all that is proposed is its own
-                start = record.first_window or 0
-                others = allowed.copy()
-                others[start : start + record.n_windows] = False
-                (owners,) = _owners(store, view, [_probes(store, view, record)], others)
-            for other in sorted(owners - {record.id}):
-                if _same_length(record, firsts[other]):
-                    yield record, firsts[other]
-        if progress is not None:
-            progress(position + len(batch))
+        alike, nearest = index.search(means[position : position + BATCH_FILES], depth)
+        for own, (scores, places) in enumerate(zip(alike, nearest, strict=True), position):
+            others = [
+                int(place)
+                for place, score in zip(places, scores, strict=True)
+                if place not in (-1, own) and score >= MIN_ALIKE and _same_length(records[own], records[place])
+            ]
+            for other in others[:COMPARED_FILES]:
+                pair = (min(own, other), max(own, other))
+                if pair not in seen:
+                    seen.add(pair)
+                    yield records[own], records[other]
+            if progress is not None:
+                progress(own + 1)
 
 
-def _probes(store: Store, view: IndexView, record: FileRecord) -> Float32Array:
+def _mean_vector(store: Store, view: IndexView, record: FileRecord) -> Float32Array:
+    """Return (dimension,) the direction of the mean of a file's sounding windows; zeros where they cancel out."""
     vectors = store.vectors_of(record)
-    loud = np.flatnonzero(vectors.any(axis=1))
-    count = min(PROBES, len(loud))
-    middles = ((np.arange(count) + 0.5) * len(loud) / count).astype(np.int64)
-    return view.space.apply(vectors[loud[middles]])
+    mean = view.space.apply(vectors[vectors.any(axis=1)]).mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length if length > 0 else mean, np.float32)
 
 
-def _owners(store: Store, view: IndexView, probes: Sequence[Float32Array], allowed: BoolArray) -> list[set[int]]:
-    """Return for each file's probes the ids of the files whose windows are nearest."""
-    _, windows = view.search(np.concatenate(probes), min(PROPOSED, view.windows), allowed)
-    numbers, where = np.unique(windows, return_inverse=True)
-    owners = store.owners_of_windows(numbers)[where.reshape(windows.shape)]
-    ends = np.cumsum([len(rows) for rows in probes])
-    return [set(part[part >= 0].tolist()) for part in np.split(owners, ends[:-1])]
+def _index_of(means: Float32Array) -> faiss.Index:
+    """Return an index of (n, dimension) unit rows by inner product, whose search time grows less than n."""
+    import faiss
+
+    files, dimension = means.shape
+    if files <= COMPARED_WITH_ALL:
+        index: faiss.Index = faiss.IndexFlatIP(dimension)
+    else:
+        cells = 4 * round(files**0.5)
+        quantiser = faiss.IndexFlatIP(dimension)
+        index = faiss.IndexIVFFlat(quantiser, dimension, cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = PROBED_CELLS
+        index.train(means)
+    index.add(means)
+    return index
 
 
 def _same_length(first: FileRecord, second: FileRecord) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite_utils.migrations import Migrations
 
 APPLICATION_ID = 0x656D6278  # "embx": what `file` and SQLite show for an index
-SCHEMA_VERSION = 1  # number of migrations below; kept in PRAGMA user_version
+SCHEMA_VERSION = 2  # number of migrations below; kept in PRAGMA user_version
 
 # Windows of one file are stored in rows of at most this many vectors: a search that re-ranks a handful of windows
 # reads tens of kilobytes, and there are 30 times fewer rows than windows.
@@ -156,6 +156,28 @@ CREATE VIEW file_labels AS
     FROM labels JOIN files ON files.id = labels.file_id;
 """
 
+# Tempo and key belong to a content: copies share them, and a moved, lost or returned file need not be heard again. The
+# times say what has been looked for, found or not.
+_ANALYSES = """
+CREATE TABLE analyses (
+    content_hash     BLOB PRIMARY KEY CHECK (length(content_hash) = 16),
+    tempo_bpm        REAL CHECK (tempo_bpm > 0),
+    tempo_confidence REAL CHECK (tempo_confidence BETWEEN 0 AND 1),
+    tempo_at         TEXT,
+    key              TEXT,
+    key_confidence   REAL CHECK (key_confidence BETWEEN 0 AND 1),
+    key_at           TEXT,
+    error            TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX analyses_by_tempo ON analyses(tempo_bpm) WHERE tempo_bpm IS NOT NULL;
+CREATE INDEX analyses_by_key ON analyses(key) WHERE key IS NOT NULL;
+
+CREATE VIEW tempo_and_key AS
+    SELECT files.path_text AS path, analyses.tempo_bpm, analyses.tempo_confidence, analyses.key,
+           analyses.key_confidence, analyses.error
+    FROM files JOIN analyses USING (content_hash);
+"""
+
 
 def migrations() -> Migrations:
     """Return the migrations that make the current schema out of nothing, or out of any earlier one."""
@@ -165,11 +187,20 @@ def migrations() -> Migrations:
 
     @steps(name="001_first")  # type: ignore[untyped-decorator]
     def first(db: Database) -> None:
-        for statement in filter(None, map(str.strip, _FIRST.split(";\n"))):
-            db.execute(statement)
+        _run(db, _FIRST)
         db.execute("INSERT INTO settings VALUES ('database_id', lower(hex(randomblob(16))))")
         db.execute("INSERT INTO settings VALUES ('generation', 0), ('removals_after', 0), ('next_window', 0)")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA user_version = 1")
 
+    @steps(name="002_tempo_and_key")  # type: ignore[untyped-decorator]
+    def tempo_and_key(db: Database) -> None:
+        _run(db, _ANALYSES)
+        db.execute("PRAGMA user_version = 2")
+
     return steps
+
+
+def _run(db: Database, script: str) -> None:
+    for statement in filter(None, map(str.strip, script.split(";\n"))):
+        db.execute(statement)

@@ -55,7 +55,7 @@ def test_list_json_describes_every_file(place: Path) -> None:
         "channels": 1,
         "container": sound["container"],
         "codec": sound["codec"],
-        **dict.fromkeys(("artist", "album", "title", "genre", "year", "note", "error")),
+        **dict.fromkeys(("artist", "album", "title", "genre", "year", "bpm", "key", "note", "error")),
         "labels": {"genre": ["house"]},
     }
     assert sound["windows"] == one(str(place / "index"), place / "library" / "a.wav").n_windows > 1
@@ -91,6 +91,11 @@ def test_odd_names_survive_every_format_bit_by_bit(place: Path) -> None:
         (["--min-duration", "1"], {"a.wav"}),
         (["--path", "library/*", "--max-duration", "1"], {"b.wav"}),
         (["--label", "genre=polka"], set()),
+        (["--path", "library/*", "--sample-rate", "8000", "--channels", "mono"], {"a.wav", "b.wav"}),
+        (["--sample-rate", "8001-"], set()),
+        (["--channels", "2-"], set()),
+        (["--path", "drums/*", "--added-since", "1d"], {"b.wav"}),
+        (["--added-since", "2100-01-01"], set()),
     ],
 )
 def test_list_can_be_narrowed(options: list[str], wanted: set[str]) -> None:

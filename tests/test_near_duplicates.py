@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedindex import near_duplicates
 from embedindex.arrays import Float32Array
-from embedindex.correlation import MAX_LAG_S, SAMPLE_RATE, correlate
-from embedindex.near_duplicates import MAX_OFFSET_S, quality, recording_likeness
+from embedindex.correlation import MAX_LAG_S, SAMPLE_RATE, correlate, listening_rate
+from embedindex.index import load_view
+from embedindex.near_duplicates import MAX_OFFSET_S, find_duplicates, quality, recording_likeness
+from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import age, one
-from tests.sounds import chirp, drum_hit, encode, noise, pad, write_wav
+from tests.sounds import chirp, drum_hit, encode, noise, pad, sine, write_wav
 
 RATE = 44100
 
@@ -173,17 +176,96 @@ def test_waveforms_correlate_at_any_level_sign_and_start_up_to_the_limit() -> No
         for pair in ((sound, late), (late, sound)):
             found = correlate(*pair)
             assert (found.whole, found.detail) == pytest.approx((1, 1), abs=1e-3)
-            assert found.same_recording(0.85)
+            assert found.outside == pytest.approx(0, abs=1e-3)
+            assert found.same_recording()
     too_late = np.concatenate([np.zeros(round(1.5 * SAMPLE_RATE), np.float32), sound])
-    assert not correlate(sound, too_late).same_recording(0.85)
+    assert not correlate(sound, too_late).same_recording()
     assert correlate(sound, noise(3.0, SAMPLE_RATE, seed=5)).whole < 0.1
     assert correlate(sound, np.zeros_like(sound)).whole == 0
     assert correlate(sound[:1], sound[:1]).detail == 0
 
 
+def delayed(samples: Float32Array, by_samples: float) -> Float32Array:
+    """Return a sound later by a part of a sample, by the shift theorem."""
+    spectrum = np.fft.rfft(samples, 2 * len(samples))
+    spectrum *= np.exp(-2j * np.pi * np.arange(len(spectrum)) * by_samples / (2 * len(samples)))
+    return np.fft.irfft(spectrum)[: len(samples)].astype(np.float32)
+
+
+def test_waveforms_between_samples_are_brought_together() -> None:
+    sound = noise(2.0, SAMPLE_RATE, seed=7)
+    for by_samples in (0.5, -0.31, 1.7):
+        found = correlate(sound, delayed(sound, by_samples))
+        assert min(found.whole, found.detail) > 0.98
+
+
+def equalised(samples: Float32Array, gain_db: float) -> Float32Array:
+    """Return a sound with more below 1 kHz, gradually."""
+    spectrum = np.fft.rfft(samples)
+    hertz = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    return np.fft.irfft(spectrum * 10 ** (gain_db / 20 / (1 + (hertz / 1000) ** 2)), len(samples)).astype(np.float32)
+
+
+def test_mild_equalisation_is_the_same_recording_and_a_filter_is_not() -> None:
+    sound = noise(2.0, SAMPLE_RATE, seed=8)
+    assert correlate(sound, equalised(sound, 6)).same_recording()
+    filtered = correlate(sound, equalised(sound, 30))
+    assert filtered.tilt_db > 6
+    assert not filtered.same_recording()
+
+
+def test_a_part_of_a_recording_is_not_the_recording() -> None:
+    sound = noise(2.0, SAMPLE_RATE, seed=9)
+    found = correlate(sound, sound[: SAMPLE_RATE + SAMPLE_RATE // 2])
+    assert found.outside == pytest.approx(0.25, abs=0.01)
+    assert not found.same_recording()
+
+
 def test_deep_tone_under_other_details_is_another_recording() -> None:
     deep = 3 * chirp(60, 50, 2.0, SAMPLE_RATE)
     first, second = (deep + 0.5 * noise(2.0, SAMPLE_RATE, seed=seed) for seed in (1, 2))
-    found = correlate(first, second)
-    assert found.whole > 0.85
-    assert not found.same_recording(0.85)
+    assert np.corrcoef(first, second)[0, 1] > 0.95
+    assert not correlate(first, second).same_recording()
+
+
+def partials(levels: list[float], phases: list[float], rate: int = SAMPLE_RATE) -> Float32Array:
+    """Return a second of a tone of 100 Hz with such partials."""
+    time_s = np.arange(rate) / rate
+    tone = sum(
+        level * np.sin(2 * np.pi * 100 * number * time_s + phase)
+        for number, (level, phase) in enumerate(zip(levels, phases, strict=True), 1)
+    )
+    return np.asarray(tone, np.float32)
+
+
+def test_tones_of_one_pitch_with_other_partials_or_phases_are_other_sounds() -> None:
+    levels, phases = [1, 0.5, 0.3, 0.25, 0.2, 0.15], [0.0] * 6
+    saw = partials(levels, phases)
+    others = (partials([1, 0.1, 0.6, 0.1, 0.3, 0.1], phases), partials(levels, [0, 2, 4, 1, 3, 5]))
+    assert correlate(saw, saw).lines < 4
+    for other in others:
+        assert not correlate(saw, other).same_recording()
+    coded = saw + noise(1.0, SAMPLE_RATE, seed=1, level=0.005)
+    assert correlate(saw, coded).same_recording()
+
+
+def test_what_suffices_for_noise_does_not_for_a_tone() -> None:
+    hiss, tone = noise(1.0, SAMPLE_RATE, seed=1), sine(440, 1.0, SAMPLE_RATE)
+    for sound, same in ((hiss, True), (tone, False)):
+        other = noise(1.0, SAMPLE_RATE, seed=2)
+        level = 0.25 * np.linalg.norm(sound) / np.linalg.norm(other)
+        found = correlate(sound, sound + np.float32(level) * other)
+        assert found.same_recording() is same
+
+
+def test_short_sounds_are_read_at_a_higher_rate() -> None:
+    assert listening_rate(0.05, 0.3) == 2 * listening_rate(0.6, 12.0) == 2 * SAMPLE_RATE
+
+
+def test_many_files_are_looked_up_in_cells_with_the_same_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(str(place / "index")) as store:
+        view = load_view(store)
+        wanted = find_duplicates(store, view, listen=False, threshold=0.9)
+        monkeypatch.setattr(near_duplicates, "COMPARED_WITH_ALL", 0)
+        assert find_duplicates(store, view, listen=False, threshold=0.9) == wanted
+    assert wanted

@@ -22,6 +22,8 @@ _COMMANDS = (
     "watch",
     "similar",
     "duplicates",
+    "analyse",
+    "export",
     "listing",
     "maintenance",
     "merge",

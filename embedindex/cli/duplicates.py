@@ -8,21 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import amount, clock, print_json, print_table, progress_bar, say
+from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
-    AddedSinceOption,
-    ChannelsOption,
-    GlobOption,
     IndexOption,
     JsonOption,
-    LabelOption,
-    MaxDurationOption,
-    MinDurationOption,
     QuietOption,
-    SampleRateOption,
-    parse_filters,
 )
 
 if TYPE_CHECKING:
+    from embedindex.filters import Filters
     from embedindex.near_duplicates import Duplicate, Group
 
 
@@ -31,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(duplicates)
 
 
+@with_filters
 def duplicates(
     index: IndexOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Only files that are the same to the byte.")] = False,
@@ -41,13 +36,7 @@ def duplicates(
     no_listen: Annotated[
         bool, typer.Option("--no-listen", help="Decide by the index alone, without reading the files.")
     ] = False,
-    label: LabelOption = None,
-    path: GlobOption = None,
-    min_duration: MinDurationOption = None,
-    max_duration: MaxDurationOption = None,
-    sample_rate: SampleRateOption = None,
-    channels: ChannelsOption = None,
-    added_since: AddedSinceOption = None,
+    filters: Filters | None = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -64,7 +53,6 @@ def duplicates(
     from embedindex.near_duplicates import find_duplicates, group_to_json
     from embedindex.store import Store
 
-    filters = parse_filters(label, path, min_duration, max_duration, sample_rate, channels, added_since)
     with Store(index_folder(index)) as store, progress_bar(quiet=quiet) as bar:
         view = load_view(store)
         if view.damage:

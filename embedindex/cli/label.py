@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import amount, print_json, print_line, print_table, say
+from embedindex.cli.filter_options import GlobOption
 from embedindex.cli.label_show import KeyOption, SourceOption, export_labels, list_imports, list_labels
-from embedindex.cli.options import GlobOption, IndexOption, JsonOption, QuietOption
+from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 
 if TYPE_CHECKING:
     from embedindex.label_import import Found

@@ -17,21 +17,18 @@ from embedindex.cli.console import (
     print_paths,
     print_table,
 )
+from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
     CsvOption,
-    GlobOption,
     IndexOption,
     JsonOption,
-    LabelOption,
-    MaxDurationOption,
-    MinDurationOption,
     NullOption,
     PathsOption,
     one_format,
-    parse_filters,
 )
 
 if TYPE_CHECKING:
+    from embedindex.filters import Filters
     from embedindex.records import FileRecord
     from embedindex.store import Store
 
@@ -103,12 +100,10 @@ def info(index: IndexOption = None, json: JsonOption = False) -> None:
     print_line(f"Last scan  {last_scan or 'never'}")
 
 
+@with_filters
 def list_files(
     index: IndexOption = None,
-    label: LabelOption = None,
-    path: GlobOption = None,
-    min_duration: MinDurationOption = None,
-    max_duration: MaxDurationOption = None,
+    filters: Filters | None = None,
     status: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Only files that are ok, failed or missing."),
@@ -123,6 +118,7 @@ def list_files(
     Example: embedindex list --path 'drums/*' --json
     """
     from embedindex.errors import UsageError
+    from embedindex.filters import Filters
     from embedindex.locations import index_folder
     from embedindex.store import Store
 
@@ -131,7 +127,7 @@ def list_files(
         raise UsageError(f"--status {status}: choose ok, failed or missing")
     if null and not paths:
         raise UsageError("--null goes with --paths")
-    where, values = parse_filters(label, path, min_duration, max_duration).sql(missing=True)
+    where, values = (filters or Filters()).sql(missing=True)
     with Store(index_folder(index)) as store:
         records = (record for record in store.files(where, values) if status is None or record.shown_status == status)
         if kind == "json":
@@ -183,7 +179,10 @@ def list_files(
 
 def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:
     """Return a file as ``list --json`` has it."""
+    from embedindex.analysis_store import analysis_of
     from embedindex.search import labels_of, path_to_json
+
+    analysis = analysis_of(store, record)
 
     return {
         **path_to_json(record.path),
@@ -200,6 +199,8 @@ def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:
         "title": record.title,
         "genre": record.genre,
         "year": record.year,
+        "bpm": analysis.bpm,
+        "key": analysis.key,
         "note": record.note,
         "error": None if record.error_kind is None else {"kind": record.error_kind, "reason": record.error_reason},
         "labels": labels_of(store, record),

@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 import typer
 
 from embedindex.cli.console import amount, print_json, print_line, progress_bar, say
+from embedindex.cli.interrupts import Interrupts
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
-from embedindex.cli.scan import Interrupts
 
 
 def register(app: typer.Typer) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from embedindex.errors import UsageError
-
-if TYPE_CHECKING:
-    from embedindex.search import Filters
 
 IndexOption = Annotated[
     Optional[str],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
@@ -38,36 +35,6 @@ ExcludeOption = Annotated[
     typer.Option("--exclude", metavar="GLOB", help="Do not look at files or folders like this; may be repeated."),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes; 0: one a core.")]
-LabelOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--label", metavar="KEY=VALUE", help="Only files with this label; may be repeated."),
-]
-GlobOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--path", metavar="GLOB", help="Only files whose path, or its end, matches: 'drums/*' or '*.flac'."),
-]
-MinDurationOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--min-duration", metavar="SECONDS", help="Only files at least this long."),
-]
-MaxDurationOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--max-duration", metavar="SECONDS", help="Only files at most this long."),
-]
-SampleRateOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--sample-rate", metavar="HZ", help="Only files at this rate: 48000, or 44100- for at least that."),
-]
-ChannelsOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--channels", metavar="N", help="Only files with so many channels: 2, mono, or 2- for at least two."),
-]
-AddedSinceOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--added-since", metavar="WHEN", help="Only files heard since: 2026-03-01, or 7d, 12h, 2w ago."),
-]
-
-
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -109,72 +76,6 @@ def parse_labels(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
             raise UsageError(f"--label {text}: write KEY=VALUE, for example genre=ambient")
         pairs.append((key.strip().lower(), value.strip()))  # keys are kept in lower case
     return tuple(pairs)
-
-
-def parse_filters(
-    label: list[str] | None,
-    path: str | None,
-    min_duration: float | None,
-    max_duration: float | None,
-    sample_rate: str | None = None,
-    channels: str | None = None,
-    added_since: str | None = None,
-) -> Filters:
-    """Return the filters that the options of those names stand for.
-
-    Raises:
-        UsageError: one of them makes no sense.
-    """
-    from embedindex.search import Filters
-
-    for name, length_s in (("--min-duration", min_duration), ("--max-duration", max_duration)):
-        if length_s is not None and not length_s >= 0:
-            raise UsageError(f"{name} {length_s:g}: give a number of seconds, 0 or more")
-    if min_duration is not None and max_duration is not None and min_duration > max_duration:
-        raise UsageError(f"--min-duration {min_duration:g} is more than --max-duration {max_duration:g}")
-    if path is not None and not path:
-        raise UsageError("--path: give a pattern, for example 'drums/*'")
-    channels = {"mono": "1", "stereo": "2"}.get(channels or "", channels)
-    return Filters(
-        labels=parse_labels(label),
-        path=path,
-        min_duration_s=min_duration,
-        max_duration_s=max_duration,
-        sample_rate=_number_range("--sample-rate", sample_rate, "48000, 44100- or 8000-22050"),
-        channels=_number_range("--channels", channels, "mono, stereo, 6 or 2-"),
-        added_since=None if added_since is None else _past_time("--added-since", added_since),
-    )
-
-
-def _number_range(option: str, text: str | None, examples: str) -> tuple[int | None, int | None]:
-    """Return (lowest, highest) of ``N``, ``LOW-``, ``-HIGH`` or ``LOW-HIGH``."""
-    if text is None:
-        return None, None
-    low, dash, high = (part.strip() for part in text.partition("-"))
-    ends = [low, high] if dash else [low, low]
-    if not any(ends) or not all(end == "" or (end.isascii() and end.isdigit() and len(end) < 10) for end in ends):
-        raise UsageError(f"{option} {text}: write a number or a range, for example {examples}")
-    lowest, highest = (int(end) if end else None for end in ends)
-    if lowest is not None and highest is not None and lowest > highest:
-        raise UsageError(f"{option} {text}: {lowest} is more than {highest}")
-    return lowest, highest
-
-
-def _past_time(option: str, text: str) -> str:
-    """Return a date, a time of this machine's clock, or a span before now, as the index writes times: ISO 8601, UTC."""
-    import re
-    from datetime import datetime, timedelta, timezone
-
-    span = re.fullmatch(r"(\d{1,4})([hdw])", text)
-    try:
-        if span:
-            hours = int(span[1]) * {"h": 1, "d": 24, "w": 168}[span[2]]
-            when = datetime.now(timezone.utc) - timedelta(hours=hours)
-        else:
-            when = datetime.fromisoformat(text).astimezone(timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(f"{option} {text}: write a date, as 2026-03-01 or 2026-03-01T18:30, or 7d, 12h, 2w") from None
-    return when.isoformat(timespec="seconds")
 
 
 def one_format(**formats: bool) -> str | None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from dataclasses import replace
 from datetime import datetime
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from embedindex.cli.console import print_json, progress_bar, say
+from embedindex.cli.interrupts import Interrupts
 from embedindex.cli.options import (
     ExcludeOption,
     IncludeOption,
@@ -100,6 +98,10 @@ def scan(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="Append what happens to this file; each sound is named before it is opened."),
     ] = None,
+    analyse: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="tempo,key", help="Then find the tempo, the key or both (needs embedindex[analyse])."),
+    ] = None,
     progress: Annotated[str, typer.Option(help="auto, or json: one JSON object a line on stderr.")] = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -121,6 +123,7 @@ def scan(
         raise UsageError(f"--progress {progress}: choose auto or json")
     if max_load is not None and not hasattr(os, "getloadavg"):
         raise UsageError("--max-load: this system does not tell its load; use --workers and --nice")
+    attributes = _attributes(analyse)
     cluster, engine = _cluster(engine, address, path_map)
     options = ScanOptions(
         request=requested_model(model, weights, precision, engine),
@@ -142,7 +145,26 @@ def scan(
             _estimate(folder, paths, options, json=json, quiet=quiet)
             return
         summary = _scan(folder, paths, options, as_json=progress == "json", quiet=quiet)
+    if any(attributes) and not summary.interrupted:
+        from embedindex.cli.analyse import run_analysis
+
+        tempo, key = attributes
+        analysed = run_analysis(folder, paths, tempo=tempo, key=key, workers=workers, quiet=quiet)
+        summary = replace(summary, interrupted=analysed["interrupted"])
     _finish(folder, summary, json=json, quiet=quiet, strict=strict)
+
+
+def _attributes(text: str | None) -> tuple[bool, bool]:
+    """Return (tempo, key): what ``--analyse`` asks for."""
+    from embedindex.errors import UsageError
+    from embedindex.tempo_key import require_librosa
+
+    names = set() if text is None else {name.strip() for name in text.split(",")}
+    if text is not None and (not names or not names <= {"tempo", "key"}):
+        raise UsageError(f"--analyse {text}: choose tempo, key or tempo,key")
+    if names:
+        require_librosa()
+    return "tempo" in names, "key" in names
 
 
 def _scan(folder: str, paths: list[str], options: ScanOptions, *, as_json: bool, quiet: bool) -> ScanSummary:
@@ -240,35 +262,6 @@ def chosen_model(display: Display, *, quiet: bool, fetch: bool = True) -> ModelR
         say("a scan tries to fetch a better one first; do it now with: embedindex models fetch")
     prepare(find_entry(request.name), None if quiet else lambda text: say(f"embedindex: {text}"))
     return request
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
-
-    def __call__(self) -> bool:
-        """Return whether to stop."""
-        return self._asked
 
 
 def _finish(folder: str, summary: ScanSummary, *, json: bool, quiet: bool, strict: bool) -> None:

@@ -10,26 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import say
+from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
-    AddedSinceOption,
-    ChannelsOption,
     CsvOption,
-    GlobOption,
     IndexOption,
     JsonOption,
-    LabelOption,
     M3uOption,
-    MaxDurationOption,
-    MinDurationOption,
     NullOption,
     PathsOption,
-    SampleRateOption,
     one_format,
-    parse_filters,
 )
 
 if TYPE_CHECKING:
     from embedindex.audition import Format
+    from embedindex.filters import Filters
     from embedindex.query import Query, QueryMaker
     from embedindex.query_text import Asked
     from embedindex.search import By
@@ -41,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(similar)
 
 
+@with_filters
 def similar(
     queries: Annotated[
         list[str],
@@ -67,13 +62,7 @@ def similar(
     unlike_weight: Annotated[
         float, typer.Option("--unlike-weight", metavar="W", help="How much the score for --unlike is subtracted.")
     ] = 0.5,
-    label: LabelOption = None,
-    path: GlobOption = None,
-    min_duration: MinDurationOption = None,
-    max_duration: MaxDurationOption = None,
-    sample_rate: SampleRateOption = None,
-    channels: ChannelsOption = None,
-    added_since: AddedSinceOption = None,
+    filters: Filters | None = None,
     include_self: Annotated[bool, typer.Option("--include-self", help="Let the query itself be found.")] = False,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -123,7 +112,6 @@ def similar(
     if null and not paths:
         raise UsageError("--null goes with --paths")
     found_by: By = "window" if by == "window" else "file"
-    filters = parse_filters(label, path, min_duration, max_duration, sample_rate, channels, added_since)
     as_ = None if audition is None else _audition_format(audition, audition_length, audition_rate, audition_bits)
     with ExitStack() as held:
         store = held.enter_context(Store(index_folder(index)))

@@ -1,0 +1,38 @@
+"""Ctrl-C in commands that work through files: the first one asks, the second one insists."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        return self._asked
