@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from embedindex.arrays import Float32Array
+from embedindex.seeking import STREAM_ROLL, seek_before, seeks_exactly
 
 # Samples (frames × channels) in a chunk: fixed, so that neither results nor memory depend on the caller's block size.
 CHUNK_SAMPLES = 1 << 16
@@ -27,8 +28,8 @@ UNKNOWN_FRAMES = 1 << 62
 # Bytes left unread behind the end of a stream that still pass for tags and page buffers.
 TAIL_BYTES = 16 * 1024
 
-# Where a seek may land beside the sample asked for.
-LOSSY_STREAMS = frozenset({"mp3", "ogg"})
+# What is one stream to its end: what lies behind its end was missed.
+STREAMS = frozenset({"mp3", "ogg", "flac"})
 
 # AAC ends on a whole packet; a file's edit list says where the sound ends within it. Two packets of HE-AAC.
 MAX_PADDING_FRAMES = 4096
@@ -137,8 +138,8 @@ class SndfileDecoder:
         size = max(1, CHUNK_SAMPLES // self.facts.channels)
         position = 0
         try:
-            if skip and self._seeks_exactly():
-                position = self._sound.seek(min(skip, self.frames))
+            if skip:
+                position = seek_before(self._sound, self._file.fileno(), min(skip, self.frames))
             while position < self.frames:
                 chunk: Float32Array = self._sound.read(size, dtype="float32", always_2d=True)
                 if not len(chunk):
@@ -156,9 +157,6 @@ class SndfileDecoder:
         """See `Decoder.close`."""
         self._sound.close()
 
-    def _seeks_exactly(self) -> bool:
-        return self.facts.container not in LOSSY_STREAMS and bool(self._sound.seekable())
-
     def _left_bytes(self) -> bool:
         """Return whether much of the file lies behind the point where libsndfile says that a stream ends.
 
@@ -166,8 +164,7 @@ class SndfileDecoder:
         chunks (WAV, AIFF…) may hold anything behind their sound.
         """
         return (
-            self.facts.container in LOSSY_STREAMS | {"flac"}
-            and os.fstat(self._file.fileno()).st_size - self._file.tell() > TAIL_BYTES
+            self.facts.container in STREAMS and os.fstat(self._file.fileno()).st_size - self._file.tell() > TAIL_BYTES
         )
 
 
@@ -269,7 +266,9 @@ class FfmpegDecoder:
         size = max(1, CHUNK_SAMPLES // self.facts.channels)
         kept: list[Float32Array] = []
         length = 0
-        for samples in self._trimmed():
+        position = self._jump(skip)
+        skip -= position
+        for samples in self._trimmed(position):
             fresh = samples[skip:]
             skip = max(0, skip - len(samples))
             kept.append(fresh)
@@ -295,6 +294,7 @@ class FfmpegDecoder:
             raise DecodingError("no decoder for its codec")
         if stream.codec_context.codec_tag in ENCRYPTED_TAGS:  # FFmpeg would decode it, to noise
             raise DecodingError("it is encrypted")
+        self._stream = stream
         self._frames = self._decoded(stream)
         self._first = next(self._frames, None)
         if self._source.error:
@@ -343,9 +343,17 @@ class FfmpegDecoder:
             yield _with_channels(frame_samples(frame), self.facts.channels)
             frame = next(self._frames, None)
 
-    def _trimmed(self) -> Iterator[Float32Array]:
+    def _jump(self, frame: int) -> int:
+        """Go on at `frame` or before it, where that is exact; return where."""
+        if not seeks_exactly(self._stream, frame):
+            return 0
+        self._container.seek(frame - STREAM_ROLL, stream=self._stream, backward=True)
+        self._frames = self._decoded(self._stream)
+        self._first = next(self._frames, None)
+        return frame if self._first is None else int(self._first.pts)
+
+    def _trimmed(self, position: int) -> Iterator[Float32Array]:
         """Yield the samples without the padding of the last packet, which lies behind the end in the edit list."""
-        position = 0
         padding: list[Float32Array] = []
         for samples in self._samples():
             if self._end is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedindex.remix.coarse import FILE_NAME, CoarseStore, CoarseTrack, grow, shrink
-from embedindex.remix.frames import BRIGHTNESS, CEPSTRA, LEVEL, PITCH, Track, describe
+from embedindex.remix.frames import BRIGHTNESS, CEPSTRA, LEVEL, PITCH, describe
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.recipe import to_json
 from embedindex.remix.tracks import TrackCache
@@ -30,9 +29,10 @@ def test_a_steady_sound_is_told_nearly_as_it_is() -> None:
     assert error[:, BRIGHTNESS].max() <= 0.03
 
 
-def test_19_bytes_tell_93_ms() -> None:
-    small = shrink(describe(texture(60, 1)))
-    assert small.cells.nbytes / 60 == pytest.approx(19 / (8 * 256 / 22050), rel=0.01)
+def test_19_bytes_tell_93_ms_and_23_of_short_sounds() -> None:
+    for duration_s, frames in ((60, 8), (6, 2)):
+        small = shrink(describe(texture(duration_s, 1)))
+        assert small.cells.nbytes / duration_s == pytest.approx(19 / (frames * 256 / 22050), rel=0.01)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 300, 5000])
@@ -82,10 +82,33 @@ def test_what_was_kept_makes_no_difference(index: str, library: Path, tmp_path: 
     first = to_json(remix(index, seed, options))
     assert os.path.getsize(os.path.join(index, FILE_NAME)) > 0
     assert to_json(remix(index, seed, options)) == first
-    record = one(index, library / "long.wav")
-    cache = TrackCache(CoarseStore(None))
-    assert cache.exact(record) is None
-    assert isinstance(cache.exact(replace(record, duration=3.0)), Track)
+
+
+def test_files_are_described_once_and_said_to_be(index: str, library: Path, tmp_path: Path) -> None:
+    from embedindex.audio import AudioReader
+    from embedindex.errors import AudioError
+    from embedindex.remix.frames import describe_blocks
+
+    paths = write_textures(library, 3)
+    write_samples(library / "bad.wav", texture(1, 9), RATE)
+    scan_spectral(index, library)
+    bad = one(index, library / "bad.wav")
+    (library / "bad.wav").write_bytes(b"R" * bad.size)
+    records = [one(index, path) for path in paths]
+    told: list[tuple[int, int]] = []
+    with CoarseStore(str(tmp_path)) as kept:
+        cache = TrackCache(kept)
+        cache.fill([*records, bad, records[0]], lambda done, total: told.append((done, total)))
+        assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+        with pytest.raises(AudioError):
+            cache.coarse(bad, 0, 10)
+    with CoarseStore(str(tmp_path)) as kept, AudioReader(paths[1], sample_rate=RATE) as reader:
+        TrackCache(kept).fill(records, lambda done, total: told.append((done, total)))
+        assert len(told) == 4
+        wanted = shrink(describe_blocks(reader.blocks()))
+        back = kept.get(records[1].content_hash or b"")
+        assert back is not None
+        np.testing.assert_array_equal(back.cells, wanted.cells)
 
 
 def test_a_seed_within_a_long_file_is_found_to_the_sample(index: str, library: Path, tmp_path: Path) -> None:

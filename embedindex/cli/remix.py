@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from embedindex.cli.console import amount, clock, print_json, print_line, say
+from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 
 if TYPE_CHECKING:
-    from embedindex.remix.compose import Composer, Sound
+    from embedindex.remix.compose import Sound
     from embedindex.remix.master import Written
     from embedindex.remix.options import RemixOptions
     from embedindex.remix.recipe import Recipe
@@ -109,7 +111,7 @@ def remix(
     )
     check_target(output, bits)
     made = []
-    for number, recipe in enumerate(_recipes(seed, index, options, sound, variations)):
+    for number, recipe in enumerate(_recipes(seed, index, options, sound, variations, quiet=quiet)):
         made.append(_finish(recipe, output, number, variations, bits=bits, labels=labels, dry_run=dry_run))
         if not quiet:
             for note in recipe.notes:
@@ -138,7 +140,9 @@ def render(
         print_line(f"{output}: {written.lufs:.1f} LUFS, {written.true_peak_db:.1f} dBTP")
 
 
-def _recipes(seed: str, index: str | None, options: RemixOptions, sound: Sound, count: int) -> Any:
+def _recipes(
+    seed: str, index: str | None, options: RemixOptions, sound: Sound, count: int, *, quiet: bool
+) -> Iterator[Recipe]:
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.query import QueryMaker
@@ -150,9 +154,26 @@ def _recipes(seed: str, index: str | None, options: RemixOptions, sound: Sound, 
         if view.damage:
             say(f"embedindex: {view.damage}")
         require_windows(view, store.folder)
-        composer: Composer = Composer(store, view, QueryMaker(store, view.model).model, seed, options, sound)
+        with told_progress("Listening to files for the first time", quiet=quiet) as told:
+            composer = Composer(store, view, QueryMaker(store, view.model).model, seed, options, sound, told)
         for number in range(count):
             yield composer.recipe(number)
+
+
+@contextmanager
+def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of (done, in all) that shows progress on stderr: a bar on a terminal, a line now and then."""
+    lines = SlowLines()
+    with progress_bar(quiet=quiet) as bar:
+        task = None if bar is None else bar.add_task(text, note="", visible=False)
+
+        def told(done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=done, total=total, note=f"{done:,} of {total:,}", visible=True)
+            elif not quiet:
+                lines.say(f"{text}: {done:,} of {total:,}")
+
+        yield told
 
 
 def _finish(

@@ -21,15 +21,14 @@ from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import Qualities, Scales, join_qualities, learn_scales, measure
 from embedindex.remix.seed import Seed, questions, unit_times_s
-from embedindex.remix.stretches import SILENT_DB, Candidates, Comparer, Place, apart, none, together
-from embedindex.remix.tracks import TrackCache
+from embedindex.remix.stretches import SILENT_DB, Candidates, Comparer, Place, apart, none
+from embedindex.remix.tracks import Told, TrackCache, untold
 from embedindex.search import Filters
 from embedindex.store import Store
 from embedindex.windows import window_start_s
 
 PROPOSED = 256  # windows a question
 COMPARED = 64  # windows a unit whose stretches are compared
-EXACT = 32  # of these the exact tracks are looked at, where there are any
 KEPT = 96  # stretches a unit that the path may take
 CONTINUED = 24  # of the unit before, so many are followed further in their file
 # A file in which so many of the units have a near stretch, all of them equally far from their own place, is the same
@@ -94,9 +93,19 @@ class Finder:
         seed: the sound to remix.
         options: how to choose.
         cache: tracks of library files.
+        told: called with (done, in all) while files are described that never were.
     """
 
-    def __init__(self, store: Store, view: IndexView, seed: Seed, options: RemixOptions, cache: TrackCache) -> None:
+    def __init__(
+        self,
+        store: Store,
+        view: IndexView,
+        seed: Seed,
+        options: RemixOptions,
+        cache: TrackCache,
+        told: Told = untold,
+    ) -> None:
+        self._cache, self._told = cache, told
         self._store, self._view, self._seed, self._options = store, view, seed, options
         self._files: dict[int, FileRecord] = {}
         self._notes: list[str] = []
@@ -149,6 +158,8 @@ class Finder:
     ) -> tuple[Scales, list[Candidates]]:
         """Return the usual differences, and the candidates of each unit."""
         chosen = [self._nearest(unit, scores, windows, owners) for unit in range(len(self._lengths))]
+        wanted = sorted({int(i) for unit, (ids, _, _) in enumerate(chosen) if not silent[unit] for i in ids})
+        self._cache.fill((self._files[file_id] for file_id in wanted), self._told)
         scales = self._learn(chosen, silent)
         found: list[Candidates] = []
         for unit, (ids, wins, sims) in enumerate(chosen):
@@ -227,7 +238,7 @@ class Finder:
             length = int(self._lengths[unit])
             for place in range(0, len(ids), max(1, len(ids) // 6)):
                 start = self._window_frame(int(ids[place]), int(wins[place]))
-                found = self._comparer.region(int(ids[place]), start, start + length, exact=False)
+                found = self._comparer.region(int(ids[place]), start, start + length)
                 if found is not None:
                     first, track = found
                     parts.append(measure(track.frames, np.array([max(0, start - first)]), length))
@@ -254,16 +265,9 @@ class Finder:
             Place(file_id, *self._starts_within(file_id, window, length), cosine)
             for file_id, window, cosine in zip(ids.tolist(), windows.tolist(), similarity.tolist(), strict=True)
         ]
-        rough, of = self._comparer.stretches(unit, places, scales, exact=False)
-        best = np.full(len(places), np.inf)
-        np.minimum.at(best, of, sign * rough.costs)
-        order = np.argsort(best, kind="stable")
-        near = [int(number) for number in order[:EXACT] if np.isfinite(best[number])]
-        fine, _ = self._comparer.stretches(unit, [places[number] for number in near], scales, exact=True)
-        parts = [fine, rough.take(np.flatnonzero(~np.isin(of, near)))]
         if before is not None:
-            parts.append(self._comparer.stretches(unit, self._following(before, unit), scales, exact=True)[0])
-        found = together(parts)
+            places += self._following(before, unit)
+        found = self._comparer.stretches(unit, places, scales)
         ranked = np.lexsort((found.starts, found.files, sign * found.costs))
         return found.take(apart(found, ranked, max(1, length // 4), KEPT))
 

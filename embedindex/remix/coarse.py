@@ -1,8 +1,8 @@
-"""Tracks made small: 19 bytes for every 93 ms of sound, enough to choose by, kept beside the index.
+"""Tracks made small: 19 bytes for every 93 ms of sound (23 ms of short ones), enough to choose by, beside the index.
 
-Conventions: a cell is `CELL` frames of a track (see `frames`); its values are means that loud frames count more in, of
-flux the maximum, as int8 in steps of `STEPS` from `ZEROS` on. Tracks are kept under their file's content hash, so a
-moved or copied file needs no new one. The file ``remix.db`` can be deleted at any time: it is made again as needed.
+Conventions: a cell is a few frames of a track (see `frames` and `cell_frames`); its values are means that loud frames
+count more in, of flux the maximum, as int8 in steps of `STEPS` from `ZEROS` on. Tracks are kept under their file's
+content hash, so a moved or copied file needs no new one. ``remix.db`` can be deleted at any time: it is made again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from embedindex.remix.frames import (
     LOWEST_DB,
     NOISINESS,
     PITCH,
+    RATE,
     VOICING,
     WIDTH,
     Track,
 )
 
-CELL = 8
+LONG_CELL, SHORT_CELL = 8, 2
+SHORT_UP_TO_S = 8.0  # single hits and loops, whose shape in time is what they are
 FILE_NAME = "remix.db"
-VERSION = 1  # raise it when any number in a track changes: what is kept is then made again
+VERSION = 2  # raise it when any number in a track changes: what is kept is then made again
 
 STEPS = np.full(WIDTH, 0.25, np.float32)
 STEPS[[LEVEL, BRIGHTNESS, NOISINESS, PITCH, VOICING, FLUX]] = (1.0, 1 / 24, 0.5, 0.5, 0.01, 0.2)
@@ -57,11 +59,17 @@ class CoarseTrack:
         return 1 + self.samples // HOP if self.samples else 0
 
 
+def cell_frames(samples: int) -> int:
+    """Return how many frames a cell of a sound of so many samples has."""
+    return SHORT_CELL if samples <= SHORT_UP_TO_S * RATE else LONG_CELL
+
+
 def shrink(track: Track) -> CoarseTrack:
     """Return a track made small."""
-    count = -(-len(track.frames) // CELL)
-    padded = np.pad(track.frames, ((0, count * CELL - len(track.frames)), (0, 0)), mode="edge" if count else "constant")
-    rows = padded.reshape(count, CELL, WIDTH).astype(np.float64)
+    cell = cell_frames(track.samples)
+    count = -(-len(track.frames) // cell)
+    padded = np.pad(track.frames, ((0, count * cell - len(track.frames)), (0, 0)), mode="edge" if count else "constant")
+    rows = padded.reshape(count, cell, WIDTH).astype(np.float64)
     power = 10 ** (rows[:, :, LEVEL] / 10)
     weight = np.sqrt(power)[:, :, None] + 1e-9
     voiced = weight * rows[:, :, VOICING : VOICING + 1] + 1e-12
@@ -82,15 +90,15 @@ def grow(coarse: CoarseTrack, first: int, last: int) -> tuple[int, Track]:
     last = max(first, min(last, coarse.frames))
     if first == last:
         return first, Track(np.zeros((0, WIDTH), np.float32), np.zeros(0, np.float32), 0)
-    cells = coarse.cells
-    low = max(0, first // CELL - 1)
-    part = cells[low : last // CELL + 2].astype(np.float32) * STEPS + ZEROS
-    at = (np.arange(first, last) - (CELL - 1) / 2) / CELL - low
+    cells, cell = coarse.cells, cell_frames(coarse.samples)
+    low = max(0, first // cell - 1)
+    part = cells[low : last // cell + 2].astype(np.float32) * STEPS + ZEROS
+    at = (np.arange(first, last) - (cell - 1) / 2) / cell - low
     left = np.clip(np.floor(at).astype(int), 0, len(part) - 1)
     right = np.minimum(left + 1, len(part) - 1)
     share = np.clip(at - left, 0, 1)[:, None].astype(np.float32)
     frames = part[left] * (1 - share) + part[right] * share
-    frames[:, FLUX] = part[np.minimum(np.arange(first, last) // CELL - low, len(part) - 1), FLUX]
+    frames[:, FLUX] = part[np.minimum(np.arange(first, last) // cell - low, len(part) - 1), FLUX]
     fine = np.repeat(frames[:, LEVEL], HOP // FINE + 1)[: (last - first) * HOP // FINE]
     return first, Track(np.asarray(frames, np.float32), np.asarray(fine, np.float32), (last - first) * HOP)
 

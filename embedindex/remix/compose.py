@@ -6,7 +6,7 @@ Conventions: the output has the seed's rate and length unless told otherwise; ev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
-from embedindex.errors import AudioError, QueryError, display_path
+from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
-from embedindex.remix.align import MARGIN_S, Placed, fade_frames, place
+from embedindex.remix.align import MARGIN_S, fade_frames
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Finder, Pool
 from embedindex.remix.coarse import CoarseStore
@@ -27,13 +27,13 @@ from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
 from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, find_path
+from embedindex.remix.placing import Placer
 from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.recipe import Event, Output, Recipe, Source
 from embedindex.remix.render import morphed_unit
-from embedindex.remix.seed import Seed, cut_pieces, read_seed, unit_times_s
+from embedindex.remix.seed import Seed, read_seed, unit_times_s
 from embedindex.remix.spans import with_channels
-from embedindex.remix.stretches import Candidates
-from embedindex.remix.tracks import EXACT_UP_TO_S, TrackCache
+from embedindex.remix.tracks import Told, TrackCache, untold
 from embedindex.remix.units import Cutting
 from embedindex.store import Store
 
@@ -77,6 +77,7 @@ class Composer:
         seed: path of the sound to remix.
         options: how to choose.
         sound: how it is to sound.
+        told: called with (done, in all) while files are described that never were.
 
     Raises:
         EmbedindexError: the seed or the index cannot be used; see `read_seed` and `Finder.pool`.
@@ -90,11 +91,12 @@ class Composer:
         seed: str | bytes,
         options: RemixOptions,
         sound: Sound = Sound(),
+        told: Told = untold,
     ) -> None:
         self._store, self._view, self._options, self._sound = store, view, options, sound
         self.seed = read_seed(seed, options.cutting)
         with CoarseStore(store.folder) as kept:
-            self.pool = Finder(store, view, self.seed, options, TrackCache(kept)).pool(model())
+            self.pool = Finder(store, view, self.seed, options, TrackCache(kept), told).pool(model())
         self._times = unit_times_s(self.seed)
         self._rate = sound.sample_rate or self.seed.sample_rate
         self._taken: dict[int, list[tuple[int, int]]] = {}
@@ -158,39 +160,22 @@ class Composer:
                 span = (start, start + int(self.pool.lengths[unit]))
                 self._taken.setdefault(int(found.files[chosen]), []).append(span)
 
-    def _unit_sounds(self) -> Iterator[Float32Array]:
-        """Yield, for each unit, the seed around it at the output rate: `MARGIN_S` before, the unit, and no more."""
-        margin = round(MARGIN_S * self._rate)
-        bounds = self.bounds()
-        firsts = [max(0, start - margin) for start in bounds[:-1]]
-        wanted = [(first, end - first) for first, end in zip(firsts, bounds[1:], strict=True)]
-        with AudioReader(self.seed.path, sample_rate=self._rate, mono=False) as reader:
-            blocks = (with_channels(block, self._channels) for block in reader.blocks())
-            for number, piece in enumerate(cut_pieces(blocks, wanted)):
-                before = margin - (bounds[number] - firsts[number])
-                lacks = wanted[number][1] - len(piece)
-                yield np.pad(piece.reshape(-1, self._channels), ((before, lacks), (0, 0)))
-
     def _events(self, path: Path, layer: int, notes: list[str]) -> list[Event]:
         """Return the events of one layer."""
         bounds = self.bounds()
-        margin = round(MARGIN_S * self._rate)
         events: list[Event] = []
         carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
-        for unit, sound in enumerate(self._unit_sounds()):
+        placer = Placer(self.seed, self.pool, bounds, self._rate, self._channels)
+        for found in placer.places(path):
+            unit = found.unit
             frames = bounds[unit + 1] - bounds[unit]
-            placed = None
-            if path.places[unit] >= 0:
-                placed = self._placed(
-                    unit, int(path.places[unit]), sound, margin, frames, bool(path.follows[unit]), carried
-                )
-                if placed is None:
+            if found.record is None or found.placed is None:
+                if path.places[unit] >= 0:
                     notes.append("a file could not be read; the next best took its place")
-            if placed is None:
                 events.append(_silence(bounds[unit], frames, layer, unit, events, self._rate))
                 carried = None
                 continue
-            source, exact, chosen = placed
+            source, exact = self._number(found.record), found.placed
             follows = carried == (source, exact.start)
             end = exact.start + round(frames * exact.native_rate / self._rate)
             fade = fade_frames(events[-1].frames if events else frames, frames, self._rate)
@@ -205,12 +190,13 @@ class Composer:
                 follows=follows and self._sound.morph == "none",
                 layer=layer,
                 unit=unit,
-                target=round(float(self.pool.candidates[unit].costs[chosen]), 4),
+                target=round(float(self.pool.candidates[unit].costs[found.candidate]), 4),
                 join=round(0.0 if follows else float(path.join[unit]), 4),
                 clamped=exact.clamped,
-                alternates=self._alternates(unit, chosen),
+                alternates=self._alternates(unit, found.candidate),
             )
-            events.append(self._morphed(event, sound, margin) if self._sound.morph != "none" else event)
+            margin = round(MARGIN_S * self._rate)
+            events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
             carried = (source, end) if exact.there >= frames else None
         return events
 
@@ -242,48 +228,6 @@ class Composer:
             Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
             for layer in range(self._sound.layers)
         ]
-
-    def _placed(
-        self,
-        unit: int,
-        chosen: int,
-        sound: Float32Array,
-        margin: int,
-        frames: int,
-        follows: bool,
-        carried: tuple[int, int] | None,
-    ) -> tuple[int, Placed, int] | None:
-        """Return (source, place, candidate) of the choice, or of the next best whose file can be read."""
-        found = self.pool.candidates[unit]
-        order = [chosen, *(int(i) for i in np.argsort(found.costs, kind="stable") if i != chosen)]
-        for candidate in order:
-            record = self.pool.files[int(found.files[candidate])]
-            source = self._number(record)
-            exact_start = None
-            if follows and candidate == chosen and carried is not None and carried[0] == source:
-                exact_start = carried[1]
-            attack_s = self.seed.units[unit].attack_s
-            try:
-                placed = place(
-                    record.path,
-                    self._start_s(unit, found, candidate),
-                    sound,
-                    margin,
-                    frames,
-                    self._rate,
-                    attack_s,
-                    exact_start,
-                    roughly=(record.duration or 0.0) > EXACT_UP_TO_S,
-                )
-            except AudioError:
-                continue
-            return source, placed, candidate
-        return None
-
-    def _start_s(self, unit: int, found: Candidates, candidate: int) -> float:
-        """Return where a candidate starts: as far from the frame it was found at as the unit is from its own."""
-        own_s = float(self._times[unit, 0])
-        return max(0.0, own_s + (int(found.starts[candidate]) - round(own_s * FRAMES_PER_S)) / FRAMES_PER_S)
 
     def _number(self, record: FileRecord) -> int:
         if record not in self._sources:

@@ -6,7 +6,9 @@ is read in one go and has no joins inside. Between runs both sounds go on for th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,10 +19,12 @@ from embedindex.audio import AudioReader
 from embedindex.remix.align import MARGIN_S
 from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
 from embedindex.remix.morph import TAILED, morph
+from embedindex.remix.placing import threads_for
 from embedindex.remix.recipe import Event, Output, Recipe, Source
 from embedindex.remix.spans import SpanReader, read_span, with_channels
 
 BLOCK_FRAMES = 1 << 16
+AT_ONCE_S = 10.0
 
 
 class Voice(Protocol):
@@ -44,6 +48,29 @@ class Silence:
     def read(self, frames: int) -> Float32Array:
         """See `Voice.read`."""
         return np.zeros((frames, self._channels), np.float32)
+
+    def close(self) -> None:
+        """See `Voice.close`."""
+
+
+class Memory:
+    """A short piece of a file, read at once and let go of.
+
+    Args:
+        reader: the piece.
+        frames: its length.
+    """
+
+    def __init__(self, reader: SpanReader, frames: int) -> None:
+        try:
+            self._sound = reader.read(frames)
+        finally:
+            reader.close()
+
+    def read(self, frames: int) -> Float32Array:
+        """See `Voice.read`."""
+        taken, self._sound = self._sound[:frames], self._sound[frames:]
+        return np.pad(taken, ((0, frames - len(taken)), (0, 0))) if len(taken) < frames else taken
 
     def close(self) -> None:
         """See `Voice.close`."""
@@ -94,7 +121,7 @@ def morphed_unit(seed: Source, path: bytes, event: Event, output: Output) -> Flo
 
 
 class Run:
-    """A chain of events in one file, its gains gliding from one to the next.
+    """A chain of events in one file, its gains gliding from one to the next; a short one is read at once.
 
     Args:
         recipe: what they belong to.
@@ -116,7 +143,8 @@ class Run:
             self._voice = Morphed(recipe, first, lead)
         else:
             path = recipe.sources[first.source].path
-            self._voice = SpanReader(path, first.source_start, lead, frames, output.sample_rate, output.channels)
+            reader = SpanReader(path, first.source_start, lead, frames, output.sample_rate, output.channels)
+            self._voice = reader if frames > AT_ONCE_S * output.sample_rate else Memory(reader, frames)
 
     def read(self, frames: int) -> Float32Array:
         """See `Voice.read`."""
@@ -198,33 +226,61 @@ def _plain_blocks(
 ) -> Iterator[Float32Array]:
     current: Voice = Silence(recipe.output.channels)
     position = 0
+    opened = opened_ahead(recipe, runs)
     try:
-        for number, events in enumerate(runs):
-            first = events[0]
+        for number, following in enumerate(opened):
+            first = runs[number][0]
             fade, lead = _entry(first, is_first=number == 0)
             begin = first.start - (fade - lead)
-            while position < begin:
-                step = min(BLOCK_FRAMES, begin - position)
-                yield current.read(step)
-                position += step
-            tail = runs[number + 1][0].fade if number + 1 < len(runs) else 0
-            if isinstance(current, Run):
-                rings = _tail(recipe, current, runs[number - 1][-1], fade, first.frames)
-                if rings is not None:
-                    tails.append((begin, rings))
-            following = Run(recipe, events, fade - lead, tail)
-            if fade:
-                try:
+            try:
+                while position < begin:
+                    step = min(BLOCK_FRAMES, begin - position)
+                    yield current.read(step)
+                    position += step
+                if isinstance(current, Run):
+                    rings = _tail(recipe, current, runs[number - 1][-1], fade, first.frames)
+                    if rings is not None:
+                        tails.append((begin, rings))
+                if fade:
                     yield crossfade(current.read(fade), following.read(fade))
-                except BaseException:
-                    following.close()
-                    raise
-                position += fade
+                    position += fade
+            except BaseException:
+                following.close()
+                raise
             current.close()
             current = following
         yield from _ended(recipe, current, position)
     finally:
+        opened.close()
         current.close()
+
+
+def opened_ahead(recipe: Recipe, runs: list[list[Event]]) -> Generator[Run, None, None]:
+    """Yield the runs, opened: some ahead, in threads, because most of the work is opening and decoding.
+
+    Raises:
+        AudioError: a source cannot be read.
+    """
+
+    def opened(number: int) -> Run:
+        fade, lead = _entry(runs[number][0], is_first=number == 0)
+        tail = runs[number + 1][0].fade if number + 1 < len(runs) else 0
+        return Run(recipe, runs[number], fade - lead, tail)
+
+    workers = threads_for(len(runs))
+    waiting: deque[Future[Run]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for number in range(len(runs)):
+                waiting.append(threads.submit(opened, number))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                if not future.cancel() and future.exception() is None:
+                    future.result().close()
 
 
 def _entry(first: Event, *, is_first: bool) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Every stretch of some places in library files, compared with one unit of the seed at once.
 
 Conventions: stretches start on frames of their file's track (see `frames`); costs are the weighted sum of `distances`.
-What is told from small tracks (see `coarse`) is told of all files alike; exact tracks are there for short files only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH, Track
 from embedindex.remix.options import RemixOptions
-from embedindex.remix.qualities import Qualities, Scales, distances, join_qualities, measure
+from embedindex.remix.qualities import Qualities, Scales, distances, measure
 from embedindex.remix.tracks import TrackCache
 
 STEP_FRAMES = 2
@@ -95,8 +94,8 @@ class Comparer:
         self.unusable: dict[int, str] = {}
         self._checked: set[int] = set()
 
-    def region(self, file_id: int, first: int, last: int, *, exact: bool) -> tuple[int, Track] | None:
-        """Return (first frame, track) around a stretch of a file, exact if it is short; None if it cannot be used."""
+    def region(self, file_id: int, first: int, last: int) -> tuple[int, Track] | None:
+        """Return (first frame, track) around a stretch of a file; None if it cannot be used."""
         if file_id in self.unusable:
             return None
         record = self._files[file_id]
@@ -105,8 +104,7 @@ class Comparer:
                 self.unusable[file_id] = "it has changed since the scan; run `embedindex scan` again"
                 return None
             self._checked.add(file_id)
-            whole = self._cache.exact(record) if exact else None
-            return (0, whole) if whole is not None else self._cache.coarse(record, first, last)
+            return self._cache.coarse(record, first, last)
         except AudioError as error:
             self.unusable[file_id] = error.reason
         except OSError as error:
@@ -114,17 +112,15 @@ class Comparer:
             self.unusable[file_id] = f"{reason}; run `embedindex scan` again"
         return None
 
-    def stretches(
-        self, unit: int, places: list[Place], scales: Scales, *, exact: bool
-    ) -> tuple[Candidates, Int64Array]:
-        """Return all stretches of some places that can be heard, compared with a unit, and which place each is of."""
+    def stretches(self, unit: int, places: list[Place], scales: Scales) -> Candidates:
+        """Return all stretches of some places that can be heard, compared with a unit."""
         length = int(self._lengths[unit])
         shortest = max(1, int(SHORTEST_SHARE * length))
         rows: list[Float32Array] = []
         found: list[tuple[Int64Array, Int64Array, int, int]] = []  # starts here, in the file, frames there, place
         position = 0
         for number, place in enumerate(places):
-            region = self.region(place.file, place.low, place.high + length, exact=exact)
+            region = self.region(place.file, place.low, place.high + length)
             if region is None:
                 continue
             offset, track = region
@@ -141,7 +137,7 @@ class Comparer:
                 found.append((starts + position, starts + first + offset, len(frames), number))
                 position += len(frames) + len(silence)
         if not found:
-            return none(), np.zeros(0, np.int64)
+            return none()
         starts = np.concatenate([here for here, _, _, _ in found])
         numbers = np.concatenate([np.full(len(here), number) for here, _, _, number in found])
         there = np.concatenate([count - (here - here[0]) for here, _, count, _ in found])
@@ -152,7 +148,7 @@ class Comparer:
         similarity = np.array([place.similarity for place in places], np.float32)[numbers]
         costs = self.cost(unit, measured, (there / length).astype(np.float32), similarity, scales)
         files = np.array([place.file for place in places], np.int64)[numbers]
-        return Candidates(files, inside[loud], there, costs, similarity, measured), numbers
+        return Candidates(files, inside[loud], there, costs, similarity, measured)
 
     def cost(
         self, unit: int, measured: Qualities, share: Float32Array, similarity: Float32Array, scales: Scales
@@ -178,18 +174,6 @@ def apart(made: Candidates, order: Int64Array, gap: int, count: int) -> Int64Arr
             if len(kept) == count:
                 break
     return np.array(kept, np.int64)
-
-
-def together(parts: list[Candidates]) -> Candidates:
-    """Return the stretches of all parts, one after the other."""
-    return Candidates(
-        np.concatenate([part.files for part in parts]),
-        np.concatenate([part.starts for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.costs for part in parts]),
-        np.concatenate([part.similarity for part in parts]),
-        join_qualities([part.qualities for part in parts]),
-    )
 
 
 def none() -> Candidates:

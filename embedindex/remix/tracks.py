@@ -1,38 +1,46 @@
-"""Tracks of library files: small ones of all, exact ones of short files; made when first asked for, and kept.
+"""Small tracks of library files: made in threads when first asked for, kept beside the index, and told by the region.
 
-Conventions: a region is a stretch of a file's track, in frames from the file's start (see `frames`). Files up to
-`EXACT_UP_TO_S` have exact tracks, kept in memory as long as there is room; of longer ones only the small track is used,
-always, so that what was kept from before makes no difference to what is chosen.
+Conventions: a region is a stretch of a file's track, in frames from the file's start (see `frames`). Nothing else is
+known of a file while choosing, so that what was kept from before makes no difference to what is chosen.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from embedindex.audio import AudioReader
+from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
 from embedindex.remix.frames import RATE, Track, describe_blocks
 
-EXACT_UP_TO_S = 60.0
 LIMIT_BYTES = 512 * 2**20
+MOST_THREADS = 16
+BLOCK_S = 5.0  # of sound described at a time: what a thread holds of a long file
 
-Kept = TypeVar("Kept")
+Told = Callable[[int, int], None]
+
+
+def untold(done: int, total: int) -> None:
+    """Report nothing."""
+    del done, total
 
 
 class TrackCache:
     """The tracks of files.
 
     Args:
-        kept: where small tracks are kept.
-        limit_bytes: how much to keep in memory of each kind.
+        kept: where they are kept.
+        limit_bytes: how much to keep in memory.
     """
 
     def __init__(self, kept: CoarseStore, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._kept = kept
-        self._exact: _Recent[Track] = _Recent(limit_bytes)
-        self._coarse: _Recent[CoarseTrack] = _Recent(limit_bytes)
+        self._kept, self._limit, self._bytes = kept, limit_bytes, 0
+        self._recent: OrderedDict[bytes, CoarseTrack] = OrderedDict()
+        self._failed: dict[bytes, AudioError] = {}
 
     def coarse(self, record: FileRecord, first: int, last: int) -> tuple[int, Track]:
         """Return (first frame, track) for the frames `first` up to `last` of a file, told from its small track.
@@ -40,60 +48,75 @@ class TrackCache:
         Raises:
             AudioError: the file cannot be read.
         """
-        key = record.content_hash or record.path
-        small = self._coarse.get(key) or self._kept.get(key)
+        key = _key(record)
+        if key in self._failed:
+            raise self._failed[key]
+        small = self._known(key)
         if small is None:
-            small = shrink(self._described(record))
-            self._kept.put(key, small)
-        self._coarse.put(key, small, small.cells.nbytes)
+            small = describe_file(record.path)
+            self._put(key, small)
         return grow(small, first, last)
 
-    def exact(self, record: FileRecord) -> Track | None:
-        """Return the exact track of a whole file; None if it is too long to have one.
+    def fill(self, records: Iterable[FileRecord], told: Told = untold) -> None:
+        """Make the tracks of those files that have none yet, several at a time; what fails is told by `coarse`.
 
-        Raises:
-            AudioError: the file cannot be read.
+        Args:
+            records: files.
+            told: called with (files done, files in all) after each one.
         """
-        return self._described(record) if (record.duration or 0.0) <= EXACT_UP_TO_S else None
+        missing = {_key(record): record for record in records if self._known(_key(record)) is None}
+        missing = {key: record for key, record in missing.items() if key not in self._failed and _is_there(record)}
+        with ThreadPoolExecutor(max(1, min(MOST_THREADS, os.cpu_count() or 1, len(missing)))) as threads:
+            waiting = {threads.submit(describe_file, record.path): key for key, record in missing.items()}
+            try:
+                for done, future in enumerate(as_completed(waiting), 1):
+                    try:
+                        self._put(waiting[future], future.result())
+                    except AudioError as error:
+                        self._failed[waiting[future]] = error
+                    told(done, len(waiting))
+            finally:
+                for future in waiting:
+                    future.cancel()
 
-    def _described(self, record: FileRecord) -> Track:
-        key = record.content_hash or record.path
-        found = self._exact.get(key)
-        if found is None:
-            found = describe_file(record.path)
-            self._exact.put(key, found, found.frames.nbytes + found.fine_db.nbytes)
+    def _known(self, key: bytes) -> CoarseTrack | None:
+        found = self._recent.get(key)
+        if found is not None:
+            self._recent.move_to_end(key)
+            return found
+        found = self._kept.get(key)
+        if found is not None:
+            self._remember(key, found)
         return found
 
+    def _put(self, key: bytes, track: CoarseTrack) -> None:
+        self._kept.put(key, track)
+        self._remember(key, track)
 
-class _Recent(Generic[Kept]):
-    """What was used last, up to so many bytes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit, self._bytes = limit_bytes, 0
-        self._items: OrderedDict[bytes, tuple[Kept, int]] = OrderedDict()
-
-    def get(self, key: bytes) -> Kept | None:
-        found = self._items.get(key)
-        if found is None:
-            return None
-        self._items.move_to_end(key)
-        return found[0]
-
-    def put(self, key: bytes, item: Kept, size: int) -> None:
-        if key in self._items:
-            return
-        self._items[key] = (item, size)
-        self._bytes += size
-        while self._bytes > self._limit and len(self._items) > 1:
-            _, (_, old) = self._items.popitem(last=False)
-            self._bytes -= old
+    def _remember(self, key: bytes, track: CoarseTrack) -> None:
+        self._recent[key] = track
+        self._bytes += track.cells.nbytes
+        while self._bytes > self._limit and len(self._recent) > 1:
+            self._bytes -= self._recent.popitem(last=False)[1].cells.nbytes
 
 
-def describe_file(path: bytes) -> Track:
-    """Return the exact track of a file.
+def _key(record: FileRecord) -> bytes:
+    return record.content_hash or record.path
+
+
+def _is_there(record: FileRecord) -> bool:
+    """Return whether a file still is what was scanned, as far as its length tells."""
+    try:
+        return os.stat(record.path).st_size == record.size
+    except OSError:
+        return False
+
+
+def describe_file(path: bytes) -> CoarseTrack:
+    """Return the small track of a file.
 
     Raises:
         AudioError: the file cannot be read.
     """
-    with AudioReader(path, sample_rate=RATE) as reader:
-        return describe_blocks(reader.blocks())
+    with AudioReader(path, sample_rate=RATE, block_s=BLOCK_S) as reader:
+        return shrink(describe_blocks(reader.blocks()))
