@@ -32,6 +32,7 @@ _COMMANDS = (
     "label",
     "genre",
     "evaluate",
+    "cluster",
     "features",
     "show",
     "remix",
