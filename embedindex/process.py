@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from embedindex.writer import StoreWriter
 
 WAIT_S = 0.25
 MOVES_AT_ONCE = 1000
+# What comes within this time is written in one transaction: a crash costs no more than that.
+TOGETHER_S = 0.2
 log = logging.getLogger(__name__)
 
 
@@ -84,15 +87,30 @@ class Processing:
             if self.stop():
                 more = False
             more = more and self._submit()
-            for event in self.pool.events(WAIT_S if self.pool.busy else 0.0):
-                # The worker gets its next file before this one is written: it need not wait for the disk.
-                if isinstance(event, Finished):
-                    more = more and not self.stop() and self._submit()
-                    self._finished(self.in_hand.pop(event.task), event.result)
-                else:
-                    self._hashed(self.in_hand[event.task], event)
+            more = self._handle(more)
             working = self.pool.in_hand()
             self.tell(self.files_done, self.bytes_done, working[0] if working else b"")
+
+    def _handle(self, more: bool) -> bool:
+        """Write what happened, all that comes within a moment together; return whether there is more on the list."""
+        with contextlib.ExitStack() as together:
+            ends = time.monotonic() + TOGETHER_S
+            wait_s = WAIT_S if self.pool.busy else 0.0
+            heard = 1
+            while heard and time.monotonic() < ends:
+                heard = 0
+                for event in self.pool.events(wait_s):
+                    if wait_s:
+                        together.enter_context(self.store.transaction())
+                        wait_s = 0.0
+                    heard += 1
+                    # The worker gets its next file before this one is written: it need not wait for the disk.
+                    if isinstance(event, Finished):
+                        more = more and not self.stop() and self._submit()
+                        self._finished(self.in_hand.pop(event.task), event.result)
+                    else:
+                        self._hashed(self.in_hand[event.task], event)
+        return more
 
     def _submit(self) -> bool:
         """Fill the free workers; return False when the list is at its end.

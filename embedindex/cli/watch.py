@@ -45,8 +45,8 @@ def watch(
 
     Example: embedindex watch /music --every 600
     """
-    from embedindex.cli.logs import log_to, models_speak
     from embedindex.cli.interrupts import Interrupts
+    from embedindex.cli.logs import log_to, models_speak
     from embedindex.cli.scan import chosen_model, requested_model
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
