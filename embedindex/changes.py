@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Optional, TypeAlias
 
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
 from embedindex.records import FileRecord
+from embedindex.time_left import suffix
 
 # (id, size, mtime_ns, status, missing_since, error_kind, device), as `Store.file_state` gives it.
 FileState: TypeAlias = tuple[int, int, int, str, Optional[str], Optional[str], int]  # noqa: UP045 - evaluated on 3.10
@@ -50,6 +52,7 @@ class TodoList:
         self._connection.execute("BEGIN")
         self.files = 0
         self.bytes = 0
+        self.sizes: defaultdict[bytes, int] = defaultdict(int)  # by suffix
 
     def __enter__(self) -> TodoList:
         return self
@@ -68,6 +71,7 @@ class TodoList:
         )
         self.files += 1
         self.bytes += stat.size
+        self.sizes[suffix(found.path)] += stat.size
 
     def __iter__(self) -> Iterator[Todo]:
         rows = self._connection.execute(

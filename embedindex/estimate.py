@@ -26,12 +26,11 @@ from embedindex.progress import never
 from embedindex.scan import refuse_unknown
 from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
+from embedindex.time_left import FALLBACK_BYTES_PER_S, suffix
 
 PROBED_FILES = 300
 PROBE_S = 10.0  # at most so long; network drives are slow
 MEASURE_S = 1.0
-# Lossy and lossless music together: what files are guessed at when none could be probed, bytes a second.
-FALLBACK_BYTES_PER_S = 40_000.0
 # The database's rows around the vectors, and the search index, which holds each vector once more.
 DISK_PER_VECTOR = 2.1
 
@@ -147,7 +146,7 @@ def estimate(
                     postponed += 1
                     continue
                 todo.add(item, None)
-                sizes[_suffix(item.path)] += item.stat.size
+                sizes[suffix(item.path)] += item.stat.size
                 # Reservoir sampling (Vitter 1985, algorithm R).
                 if len(sample) < PROBED_FILES:
                     sample.append((item.path, item.stat.size))
@@ -173,10 +172,6 @@ def estimate(
     )
 
 
-def _suffix(path: bytes) -> bytes:
-    return os.path.splitext(path)[1].lower()
-
-
 def _length(sizes: dict[bytes, int], sample: list[tuple[bytes, int]]) -> tuple[float, int]:
     """Return (seconds of sound in files of these sizes by suffix, number of files that were probed)."""
     seconds: defaultdict[bytes, float] = defaultdict(float)
@@ -191,14 +186,14 @@ def _length(sizes: dict[bytes, int], sample: list[tuple[bytes, int]]) -> tuple[f
         except AudioError:
             duration_s = 0.0  # its bytes hold no sound
         if duration_s is not None:
-            seconds[_suffix(path)] += duration_s
-            measured[_suffix(path)] += size
+            seconds[suffix(path)] += duration_s
+            measured[suffix(path)] += size
             probed += 1
     whole, whole_s = sum(measured.values()), sum(seconds.values())
     average = whole / whole_s if whole_s else FALLBACK_BYTES_PER_S
     total = 0.0
-    for suffix, size in sizes.items():
-        total += size * seconds[suffix] / measured[suffix] if measured[suffix] else size / average
+    for kind, size in sizes.items():
+        total += size * seconds[kind] / measured[kind] if measured[kind] else size / average
     return total, probed
 
 

@@ -18,6 +18,7 @@ from embedindex.crawl import FileStat
 from embedindex.errors import display_path
 from embedindex.progress import ScanSummary
 from embedindex.records import FileRecord
+from embedindex.time_left import SoundLeft
 from embedindex.worker import Embedded, Failed
 from embedindex.workers import Finished, Hashed, Pool
 from embedindex.writer import StoreWriter
@@ -39,7 +40,7 @@ class Processing:
         seen: ids of files that are where the index says; what is written here is added.
         root_id: gives the id of the root that a path lies in.
         summary: is filled in.
-        tell: called often with (files done, bytes done, a path in hand).
+        tell: called often with (files done, bytes done, a path in hand, what is known of the sound left).
         stop: asked often; True ends the work after the files in hand.
         max_load: no further file is begun while the load average is above this and another is in hand.
     """
@@ -53,13 +54,14 @@ class Processing:
         seen: IdSet,
         root_id: Callable[[bytes], int],
         summary: ScanSummary,
-        tell: Callable[[int, int, bytes], None],
+        tell: Callable[[int, int, bytes, SoundLeft], None],
         stop: Callable[[], bool],
         max_load: float | None = None,
     ) -> None:
         self.store = store
         self.pool = pool
         self.todo = iter(todo)
+        self.sound = SoundLeft(todo.sizes)
         self.seen = seen
         self.root_id = root_id
         self.summary = summary
@@ -89,21 +91,21 @@ class Processing:
             more = more and self._submit()
             more = self._handle(more)
             working = self.pool.in_hand()
-            self.tell(self.files_done, self.bytes_done, working[0] if working else b"")
+            self.tell(self.files_done, self.bytes_done, working[0] if working else b"", self.sound)
 
     def _handle(self, more: bool) -> bool:
         """Write what happened, all that comes within a moment together; return whether there is more on the list."""
         with contextlib.ExitStack() as together:
             ends = time.monotonic() + TOGETHER_S
             wait_s = WAIT_S if self.pool.busy else 0.0
-            heard = 1
+            heard = True
             while heard and time.monotonic() < ends:
-                heard = 0
+                heard = False
                 for event in self.pool.events(wait_s):
                     if wait_s:
                         together.enter_context(self.store.transaction())
                         wait_s = 0.0
-                    heard += 1
+                    heard = True
                     # The worker gets its next file before this one is written: it need not wait for the disk.
                     if isinstance(event, Finished):
                         more = more and not self.stop() and self._submit()
@@ -157,7 +159,8 @@ class Processing:
         self.summary.moved += 1
         self._count(item)
 
-    def _count(self, item: Todo) -> None:
+    def _count(self, item: Todo, duration_s: float | None = None) -> None:
+        self.sound.done(item.path, item.stat.size, duration_s)
         self.files_done += 1
         self.bytes_done += item.stat.size
 
@@ -213,7 +216,7 @@ class Processing:
             return
         embedding = result.embedding
         file_id = self.store.put_file(item.path, self.root_id(item.path), result.stat, embedding)
-        self._added(item, file_id)
+        self._added(item, file_id, embedding.duration_s)
         log.info("heard %s: %d windows", display_path(item.path), len(embedding.vectors))
         self.summary.windows += len(embedding.vectors)
         self.summary.silent_windows += embedding.silent
@@ -224,13 +227,13 @@ class Processing:
             self._added(follower, copy)
             self.summary.copied += 1
 
-    def _added(self, item: Todo, file_id: int) -> None:
+    def _added(self, item: Todo, file_id: int, duration_s: float | None = None) -> None:
         self.seen.add(file_id)
         if item.known is None:
             self.summary.added += 1
         else:
             self.summary.changed += 1
-        self._count(item)
+        self._count(item, duration_s)
 
     def _failed(self, item: Todo, failure: Failed) -> None:
         self._count(item)

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ScanProgress:
-    """Where a scan is. `stage` is ``"crawl"``, ``"embed"``, ``"sweep"`` or ``"index"``; `path` is the last file."""
+    """Where a scan is. `stage` is ``"crawl"``, ``"embed"``, ``"sweep"`` or ``"index"``; `path` is the last file.
+
+    `share` is how much of all sound is done, 0 to 1, guessed; None where that is not known.
+    """
 
     stage: str
     files_done: int
@@ -20,6 +23,7 @@ class ScanProgress:
     failed: int
     path: bytes
     windows: int = 0
+    share: float | None = None
 
 
 @dataclass

@@ -30,6 +30,7 @@ from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
 from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
+from embedindex.time_left import SoundLeft
 from embedindex.worker import WorkerSetup
 from embedindex.workers import STALL_S, Pool, WorkerPool
 from embedindex.writer import StoreWriter
@@ -197,15 +198,21 @@ class _Scan:
             self.run_id = self.store.start_run(self.roots)
 
     def _tell(
-        self, stage: str, files: int, total: int | None, path: bytes, size: int = 0, total_size: int | None = None
+        self,
+        stage: str,
+        files: int,
+        total: int | None,
+        path: bytes,
+        size: int = 0,
+        total_size: int | None = None,
+        sound: SoundLeft | None = None,
     ) -> None:
         now = time.monotonic()
         if now - self.reported >= REPORT_EVERY_S:
             self.reported = now
             done = self.summary
-            self.report(
-                ScanProgress(stage, files, total, size, total_size, done.audio_s, done.failed, path, done.windows)
-            )
+            counts = (files, total, size, total_size, done.audio_s, done.failed, path, done.windows)
+            self.report(ScanProgress(stage, *counts, None if sound is None else sound.share()))
 
     # -- the model -----------------------------------------------------------------------------------------------
 
@@ -293,7 +300,9 @@ class _Scan:
                 seen=self.seen,
                 root_id=self.root_id,
                 summary=self.summary,
-                tell=lambda files, size, path: self._tell("embed", files, todo.files, path, size, todo.bytes),
+                tell=lambda files, size, path, sound: self._tell(
+                    "embed", files, todo.files, path, size, todo.bytes, sound
+                ),
                 stop=self.stop,
                 max_load=self.options.max_load,
             ).run()

@@ -62,7 +62,10 @@ class Bar(Nothing):
     def report(self, progress: ScanProgress) -> None:
         """Move the bar of the stage."""
         task = self._task(STAGES[progress.stage])
-        self._bar.update(task, completed=progress.bytes_done, total=progress.bytes_total, note=_note(progress))
+        if progress.share is None:
+            self._bar.update(task, completed=progress.bytes_done, total=progress.bytes_total, note=_note(progress))
+        else:
+            self._bar.update(task, completed=progress.share, total=1.0, note=_note(progress))
 
     def fetching(self, done: int, total: int | None) -> None:
         """Move the bar of the download."""
@@ -106,8 +109,8 @@ class JsonLines:
             return
         took_s = time.monotonic() - self._stage_started
         left_s = None
-        if progress.bytes_total is not None and progress.bytes_done:
-            left_s = round(took_s * (progress.bytes_total - progress.bytes_done) / progress.bytes_done, 1)
+        if progress.share:
+            left_s = round(took_s * (1 - progress.share) / progress.share, 1)
         self._print(
             files=progress.files_done,
             files_total=progress.files_total,
