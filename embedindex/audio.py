@@ -13,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
+from embedindex.archives import open_sound
 from embedindex.arrays import Float32Array
 from embedindex.decoders import (
     AudioFacts,
@@ -23,7 +24,7 @@ from embedindex.decoders import (
     SndfileDecoder,
 )
 from embedindex.errors import AudioLimitError, DamagedAudioError, EmptyAudioError, NotAudioError
-from embedindex.opening import has_audio_signature, open_regular_file, unreadable
+from embedindex.opening import has_audio_signature, unreadable
 
 __all__ = ["AUDIO_SUFFIXES", "AudioFacts", "AudioReader", "probe", "read_audio"]
 
@@ -99,7 +100,7 @@ class AudioReader:
         self._path = path
         self._mono = mono
         self._max_duration_s = max_duration_s
-        self._file = open_regular_file(path)
+        self._file = open_sound(path)
         try:
             self._decoder = self._open_decoder()
         except OSError as error:
@@ -233,7 +234,7 @@ class AudioReader:
                 raise self._too_long(self._max_duration_s)
             yield chunk
 
-    def _salvaged(self, file: io.FileIO) -> Iterator[Float32Array]:
+    def _salvaged(self, file: io.RawIOBase) -> Iterator[Float32Array]:
         """Yield what FFmpeg can read behind what was delivered already."""
         try:
             ffmpeg = FfmpegDecoder(file)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Optional, TypeAlias
 
+from embedindex.archives import archive_of, is_in_archive
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
+from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.time_left import suffix
 
@@ -112,7 +114,7 @@ def looks_changed(found: Found, state: FileState) -> bool:
     _, size, mtime_ns, status, _, error_kind, _ = state
     if (size, mtime_ns) != (found.stat.size, found.stat.mtime_ns):
         return True
-    return status == "failed" and error_kind == "io" and os.access(found.path, os.R_OK)
+    return status == "failed" and error_kind == "io" and os.access(archive_of(found.path) or found.path, os.R_OK)
 
 
 def is_wanted(found: Found, files: int, limit: int | None, since_ns: int | None) -> bool:
@@ -124,15 +126,21 @@ def is_wanted(found: Found, files: int, limit: int | None, since_ns: int | None)
         limit: how many may be; None for any number.
         since_ns: only files changed after this time (Unix, nanoseconds) are wanted; None for all.
     """
-    return (limit is None or files < limit) and (since_ns is None or found.stat.mtime_ns > since_ns)
+    changed_ns = max(found.stat.mtime_ns, found.archive_ns)
+    return (limit is None or files < limit) and (since_ns is None or changed_ns > since_ns)
 
 
 def is_gone(path: bytes) -> bool:
     """Return whether there is nothing of that name; a name that cannot be looked at is not gone."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return True
+    except NotADirectoryError:
+        try:
+            return not is_in_archive(path)
+        except AudioError:  # its archive is there, and cannot be read
+            return False
     except OSError:
         return False
     return False
@@ -165,13 +173,22 @@ def was_moved(record: FileRecord) -> bool:
 def may_be_forgotten(path: bytes, device: int, root: bytes, trouble: CrawlTrouble) -> bool:
     """Return whether a file that a crawl did not meet was deleted, as opposed to out of sight.
 
-    Out of sight: its folder, or one above it, could not be listed; the root is empty; its disk is not mounted.
+    Out of sight: its folder, or one above it, could not be listed; its archive cannot be read; the root is empty; its
+    disk is not mounted.
     """
     if any(lies_in(path, folder) for folder, _ in trouble.folders):
         return False
     if any(path == file for file, _ in trouble.files):
         return False
-    return not _is_empty(root) and disk_is_there(path, device)
+    return not _is_empty(root) and disk_is_there(path, device) and not _is_in_damaged_archive(path)
+
+
+def _is_in_damaged_archive(path: bytes) -> bool:
+    try:
+        is_in_archive(path)
+    except AudioError:
+        return True
+    return False
 
 
 def _is_empty(root: bytes) -> bool:

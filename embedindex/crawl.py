@@ -2,17 +2,21 @@
 
 Conventions: paths are bytes, absolute and unresolved (a path is what the user sees). Hidden entries (leading dot) are
 skipped, as is what `embedindex.ignore` knows to leave out. A symbolic link is followed once: not when its target was,
-or will be, met on its own.
+or will be, met on its own. A ZIP archive is looked into as if it were a folder (see `embedindex.archives`).
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat as stat_module
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from embedindex.archives import archive_of, find_member, is_archive_name, members
 from embedindex.audio import AUDIO_SUFFIXES
+from embedindex.errors import AudioError
 from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
 
 SEPARATOR = os.fsencode(os.sep)
@@ -41,12 +45,33 @@ RECHECK = -1
 
 
 def file_stat(path: str | bytes) -> FileStat:
-    """Return the stat of a file, links followed.
+    """Return the stat of a file, links followed, also of one in an archive.
 
     Raises:
-        OSError: the file system refused it.
+        OSError: the file system refused it, or its archive cannot be read.
     """
-    return stat_of(os.stat(path))
+    try:
+        return stat_of(os.stat(path))
+    except NotADirectoryError:
+        try:
+            found = find_member(path)
+        except AudioError as error:
+            raise OSError(errno.EIO, f"its archive {error.reason}") from error
+        if found is None:
+            raise
+        archive, member = found
+        return _member_stat(member.name, member.size, member.changed_ns, file_stat(archive))
+
+
+def _member_stat(name: bytes, size: int, changed_ns: int, archive: FileStat) -> FileStat:
+    """Return what stands for the stat of a file in an archive: its inode number is made of the archive's and its name.
+
+    It thus goes with the archive when that is renamed.
+    """
+    if not archive.inode:
+        return FileStat(size, changed_ns, archive.device, 0)
+    digest = hashlib.blake2b(name, digest_size=8, key=archive.inode.to_bytes(8, "big", signed=True)).digest()
+    return FileStat(size, changed_ns, archive.device, int.from_bytes(digest, "big", signed=True))
 
 
 def stat_of(result: os.stat_result) -> FileStat:
@@ -67,12 +92,28 @@ class Found:
     Attributes:
         path: absolute path, bytes.
         stat: what the file system says of it.
-        rank: its place among the audio files of its folder, from 0.
+        rank: its place among the audio files of its folder, from 0. Of an archive, the first file has 0 and all others
+            1: they are then read one after the other.
+        archive_ns: when the archive that it lies in was changed (Unix time, nanoseconds), 0 outside of archives.
     """
 
     path: bytes
     stat: FileStat
     rank: int
+    archive_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file that a crawl may want in an archive: its path below the archive, its size and time (see `Member`)."""
+
+    name: bytes
+    size: int
+    changed_ns: int
+
+
+# Gives what is in an archive of some stat, None when that cannot be known.
+Listing = Callable[[bytes, FileStat], "list[Listed] | None"]
 
 
 @dataclass
@@ -93,9 +134,29 @@ def is_audio_name(name: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in _SUFFIXES
 
 
+def _is_looked_at(name: bytes) -> bool:
+    return is_audio_name(name) or is_archive_name(name)
+
+
 def is_hidden(name: bytes) -> bool:
     """Return whether an entry is skipped for its name: hidden ones, and the halves macOS leaves on other disks."""
     return name.startswith(b".")
+
+
+def list_archive(archive: bytes, _: FileStat | None = None) -> list[Listed] | None:
+    """Return the files in an archive that a crawl may want, None when it cannot be read."""
+    try:
+        found = members(archive)
+    except AudioError:
+        return None
+    return [Listed(one.name, one.size, one.changed_ns) for one in found if _is_wanted_inside(one.name)]
+
+
+def _is_wanted_inside(name: bytes) -> bool:
+    """Return whether a crawl may want a file of an archive; its path below the archive decides."""
+    *folders, last = name.split(SEPARATOR)
+    skipped = is_hidden(last) or any(is_hidden(folder) or is_system_folder(folder) for folder in folders)
+    return not skipped and is_audio_name(last)
 
 
 def absolute_path(path: bytes) -> bytes:
@@ -116,8 +177,12 @@ def lies_in(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(SEPARATOR) + SEPARATOR)
 
 
-def crawl(roots: list[bytes], trouble: CrawlTrouble, selection: Selection | None = None) -> Iterator[Found]:
+def crawl(
+    roots: list[bytes], trouble: CrawlTrouble, selection: Selection | None = None, listing: Listing = list_archive
+) -> Iterator[Found]:
     """Yield the audio files of some roots (folders or single files), folder by folder.
+
+    An archive that cannot be read is yielded itself, in place of what it holds.
 
     What cannot be seen is added to `trouble`; nothing is raised for it. Memory holds one folder's names and one number
     per folder. Links are looked at when everything else was seen, so that no file comes twice by way of a link.
@@ -126,8 +191,9 @@ def crawl(roots: list[bytes], trouble: CrawlTrouble, selection: Selection | None
         roots: absolute, normalised; none inside another.
         trouble: is filled in.
         selection: what to look at; None for everything that no ignore file leaves out.
+        listing: says what is in an archive.
     """
-    yield from _Crawl(trouble, selection or Selection()).run(roots)
+    yield from _Crawl(trouble, selection or Selection(), listing).run(roots)
 
 
 @dataclass(frozen=True)
@@ -142,9 +208,10 @@ class _Place:
 class _Crawl:
     """One crawl."""
 
-    def __init__(self, trouble: CrawlTrouble, selection: Selection) -> None:
+    def __init__(self, trouble: CrawlTrouble, selection: Selection, listing: Listing) -> None:
         self.trouble = trouble
         self.selection = selection
+        self.listing = listing
         self.seen: set[tuple[int, int]] = set()  # folders by device and inode; single files too
         self.links: list[_Place] = []
 
@@ -165,17 +232,47 @@ class _Crawl:
     def _root(self, root: bytes) -> Iterator[Found]:
         """Yield what a root holds. It was named, so that neither its name nor an ignore file is asked about it."""
         try:
-            result = os.stat(root)
+            archive = archive_of(root)
+            result = os.stat(archive or root)
         except OSError as error:
             self.trouble.folders.append((root, error.strerror or str(error)))
             return
-        if stat_module.S_ISDIR(result.st_mode):
+        if archive is not None:  # a file or folder in it was named
+            yield from self._archive(_Place(archive, archive, None), stat_of(result), below=root)
+        elif stat_module.S_ISDIR(result.st_mode):
             yield from self._folder(_Place(root, root, None), result)
         elif not stat_module.S_ISREG(result.st_mode):
             self.trouble.files.append((root, "is not a regular file"))
         elif not self.selection.leaves_out_below(root, root) and not _was_met(root, result, self.seen):
             self.seen.add((result.st_dev, result.st_ino))
-            yield Found(root, stat_of(result), 0)
+            if is_archive_name(root):
+                yield from self._archive(_Place(root, root, None), stat_of(result))
+            else:
+                yield Found(root, stat_of(result), 0)
+
+    def _archive(self, place: _Place, stat: FileStat, below: bytes = b"") -> Iterator[Found]:
+        """Yield the files in an archive, or those in one of its folders; the archive itself when it cannot be read."""
+        listed = self.listing(place.path, stat)
+        if listed is None:
+            yield Found(place.path, stat, 0)
+            return
+        left_out: dict[bytes, bool] = {place.path: False}
+
+        def leaves_out(folder: bytes) -> bool:
+            if folder not in left_out:
+                here = _Place(folder, place.root, place.rules)
+                left_out[folder] = leaves_out(os.path.dirname(folder)) or self._leaves_out(here, is_folder=True)
+            return left_out[folder]
+
+        rank = 0
+        for one in listed:
+            path = os.path.join(place.path, one.name)
+            inside = not below or lies_in(path, below)
+            if not inside or leaves_out(os.path.dirname(path)):
+                continue
+            if not self._leaves_out(_Place(path, place.root, place.rules), is_folder=False):
+                yield Found(path, _member_stat(one.name, one.size, one.changed_ns, stat), rank, stat.mtime_ns)
+                rank = 1
 
     def _folder(self, top: _Place, result: os.stat_result) -> Iterator[Found]:
         stack = [(top, (result.st_dev, result.st_ino))]
@@ -210,6 +307,12 @@ class _Crawl:
                     ):
                         yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
                         rank += 1
+                    elif (
+                        is_archive_name(entry.name)
+                        and entry.is_file(follow_symlinks=False)
+                        and not self._leaves_out(here, is_folder=True)
+                    ):
+                        yield from self._archive(here, stat_of(entry.stat(follow_symlinks=False)))
                 except OSError as error:
                     self.trouble.files.append((entry.path, error.strerror or str(error)))
             stack.extend(reversed(inside))
@@ -251,13 +354,17 @@ class _Crawl:
     def _linked_file(self, link: _Place) -> Iterator[Found]:
         """Yield what a link to a file leads to, unless that was met on its own or through another link."""
         path = link.path
-        if not is_audio_name(os.path.basename(path)) or self._leaves_out(link, is_folder=False):
+        packed = is_archive_name(path)
+        if not _is_looked_at(os.path.basename(path)) or self._leaves_out(link, is_folder=packed):
             return
         try:
             result = os.stat(path)
             if stat_module.S_ISREG(result.st_mode) and not _was_met(path, result, self.seen):
                 self.seen.add((result.st_dev, result.st_ino))
-                yield Found(path, stat_of(result), 0)
+                if packed:
+                    yield from self._archive(link, stat_of(result))
+                else:
+                    yield Found(path, stat_of(result), 0)
         except OSError as error:
             reason = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else error.strerror
             self.trouble.files.append((path, reason or str(error)))
@@ -287,4 +394,4 @@ def _was_met(path: bytes, result: os.stat_result, seen: set[tuple[int, int]]) ->
     target = os.path.realpath(path)
     name = os.path.basename(target)
     home = os.stat(os.path.dirname(target))
-    return (home.st_dev, home.st_ino) in seen and is_audio_name(name) and not is_hidden(name)
+    return (home.st_dev, home.st_ino) in seen and _is_looked_at(name) and not is_hidden(name)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.seeking import STREAM_ROLL, seek_before, seeks_exactly
+from embedindex.seeking import STREAM_ROLL, file_size, seek_before, seeks_exactly
 
 # Samples (frames × channels) in a chunk: fixed, so that neither results nor memory depend on the caller's block size.
 CHUNK_SAMPLES = 1 << 16
@@ -108,14 +108,15 @@ class SndfileDecoder:
         OSError: the operating system refused to read.
     """
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         import soundfile
 
         self._error: type[Exception] = soundfile.LibsndfileError
         self._file = file
         file.seek(0)
-        # By descriptor, libsndfile reads by itself, whatever the name. Windows' descriptors belong to a C library each.
-        source = file.fileno() if os.name == "posix" else file
+        # By descriptor, libsndfile reads by itself, whatever the name. Windows' descriptors belong to a C library each,
+        # and what lies in an archive has none.
+        source = file.fileno() if os.name == "posix" and isinstance(file, io.FileIO) else file
         try:
             self._sound = soundfile.SoundFile(source, closefd=False)
         except self._error as error:
@@ -139,7 +140,7 @@ class SndfileDecoder:
         position = 0
         try:
             if skip:
-                position = seek_before(self._sound, self._file.fileno(), min(skip, self.frames))
+                position = seek_before(self._sound, self._file, min(skip, self.frames))
             while position < self.frames:
                 chunk: Float32Array = self._sound.read(size, dtype="float32", always_2d=True)
                 if not len(chunk):
@@ -163,12 +164,10 @@ class SndfileDecoder:
         It stops without a word at garbage, and at the end of the first of several joined streams. Containers with
         chunks (WAV, AIFF…) may hold anything behind their sound.
         """
-        return (
-            self.facts.container in STREAMS and os.fstat(self._file.fileno()).st_size - self._file.tell() > TAIL_BYTES
-        )
+        return self.facts.container in STREAMS and file_size(self._file) - self._file.tell() > TAIL_BYTES
 
 
-def _counts_its_frames(file: io.FileIO) -> bool:
+def _counts_its_frames(file: io.RawIOBase) -> bool:
     """Return whether an MPEG file opens with a Xing, Info or VBRI header; without one its length is a guess."""
     position = file.tell()  # libsndfile reads through the same descriptor
     file.seek(0)
@@ -182,7 +181,7 @@ def _counts_its_frames(file: io.FileIO) -> bool:
     return any(name in first_frame for name in (b"Xing", b"Info", b"VBRI"))
 
 
-def _ogg_within_wav(file: io.FileIO) -> int:
+def _ogg_within_wav(file: io.RawIOBase) -> int:
     """Return where the Ogg stream begins in a WAV file of format "OggVorbis", which no decoder opens; 0 in all others.
 
     Sample collections of about 2000 hold such files (format tags 0x674F to 0x6771).
@@ -197,7 +196,7 @@ def _ogg_within_wav(file: io.FileIO) -> int:
 class _Source:
     """A file as FFmpeg sees it: bytes without a name, and what the operating system refused is remembered."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
         self._start = _ogg_within_wav(file)
         self._file.seek(self._start)
@@ -236,7 +235,7 @@ class FfmpegDecoder:
         next_rate: Hz of what follows where the sound was left because its rate changes (joined files), else None.
     """
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         import av
 
         self._av = av

@@ -6,12 +6,12 @@ model is not asked. Lengths are seconds where the name ends in ``_s``. Memory do
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from embedindex.archives import open_sound
 from embedindex.arrays import BoolArray, Float16Array, Float32Array
 from embedindex.audio import MAX_DURATION_S, AudioFacts, AudioReader
 from embedindex.errors import EmbeddingError, UnreadableFileError
@@ -73,8 +73,7 @@ def hash_content(path: str | bytes, alive: Callable[[], None] = nothing) -> byte
 
     digest = xxhash.xxh3_128()
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb", buffering=0) as file:
+        with open_sound(path) as file:
             for number, block in enumerate(iter(lambda: file.read(HASH_BLOCK_BYTES), b"")):
                 digest.update(block)
                 if number % 16 == 15:

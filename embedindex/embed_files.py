@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedindex.archives import archive_of, exists, is_archive
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import AUDIO_SUFFIXES, read_audio
+from embedindex.crawl import list_archive
 from embedindex.embed import embed_blocks, hop_samples
 from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
 from embedindex.models.base import Model
@@ -79,17 +81,21 @@ def plan_jobs(inputs: Sequence[str], output_dir: str | None = None, suffix: str 
 
 
 def _sources(given: str) -> list[str]:
+    if is_archive(given):
+        return [os.path.join(given, os.fsdecode(one.name)) for one in list_archive(os.fsencode(given)) or []]
     if os.path.isdir(given):
         names = sorted(name for name in os.listdir(given) if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES)
         return [path for path in (os.path.join(given, name) for name in names) if os.path.isfile(path)]
-    if not os.path.exists(given):
+    if not exists(given):
         raise UsageError(f"{display_path(given)} does not exist; give files or folders with sounds")
     return [given]
 
 
 def _target(source: str, output_dir: str | None, suffix: str | None) -> str:
     name = os.path.splitext(os.path.basename(source))[0] + (f"_{suffix}" if suffix else "")
-    return os.path.join(output_dir or os.path.dirname(source), f"{name}.npz")
+    archive = archive_of(source)  # beside it, as nothing is written into one
+    beside = os.path.dirname(source if archive is None else os.fsdecode(archive))
+    return os.path.join(output_dir or beside, f"{name}.npz")
 
 
 def embed_sound(

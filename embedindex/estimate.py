@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from embedindex.archive_store import remembered_listing
 from embedindex.audio import probe
 from embedindex.changes import TodoList, is_wanted, looks_changed
 from embedindex.crawl import CrawlTrouble, crawl, outermost
@@ -135,7 +136,7 @@ def estimate(
     choose = random.Random(seed)  # noqa: S311 - a sample, not a secret
     try:
         with TodoList() as todo:
-            for item in crawl(paths, CrawlTrouble(), selection):
+            for item in crawl(paths, CrawlTrouble(), selection, remembered_listing(store)):
                 found += 1
                 if stop():
                     break

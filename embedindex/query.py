@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader
 from embedindex.crawl import CrawlTrouble, FileStat, absolute_path, crawl, file_stat
@@ -148,7 +149,7 @@ class QueryMaker:
             EmbedindexError: what `from_file` and `from_folder` raise.
         """
         absolute = absolute_path(os.fsencode(path))
-        if not os.path.isdir(absolute) and (os.path.lexists(absolute) or not self._was_folder(absolute)):
+        if not is_folder(absolute) and (_is_there(absolute) or not self._was_folder(absolute)):
             return self.from_file(path, part)
         if part != WHOLE:
             raise UsageError(f"{display_path(absolute)}: is a folder; a part can be taken of a file only")
@@ -207,7 +208,7 @@ class QueryMaker:
         folder = absolute_path(os.fsencode(path))
         known = [self._store.file(file_id) for file_id, _, _, _ in self._store.paths_below(folder)]
         trouble = CrawlTrouble()
-        there = [found.path for found in crawl([folder], trouble)] if os.path.isdir(folder) else []
+        there = [found.path for found in crawl([folder], trouble)] if is_folder(folder) else []
         paths = sorted({*there, *(record.path for record in known if record.status == "ok" and not there)})
         remarks = [f"{display_path(name)}: cannot be looked into ({why})" for name, why in trouble.folders]
         if len(paths) > MAX_WINDOWS:
@@ -315,6 +316,10 @@ def part_blocks(path: bytes, sample_rate: int, part: Part, *, mono: bool = True)
                 return
     if not made:
         raise QueryError(f"{display_path(path)}: ends before {part.start_s:g} s; ask for a part that lies within it")
+
+
+def _is_there(path: bytes) -> bool:
+    return os.path.lexists(path) or exists(path)
 
 
 def _starts_s(windows: int, hop_s: float, first_s: float = 0.0) -> Float64Array:

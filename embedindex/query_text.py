@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from embedindex.archives import exists
 from embedindex.crawl import absolute_path
 from embedindex.errors import DiskFullError, QueryError, UsageError, display_path
 from embedindex.query import WHOLE, Part
@@ -87,7 +88,8 @@ def parse_query(text: str, store: Store) -> Asked:
 
 
 def _is_there(text: str, store: Store) -> bool:
-    return os.path.lexists(text) or store.file_by_path(absolute_path(os.fsencode(text))) is not None
+    in_index = store.file_by_path(absolute_path(os.fsencode(text))) is not None
+    return in_index or os.path.lexists(text) or exists(text)
 
 
 @contextmanager

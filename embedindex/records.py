@@ -46,6 +46,7 @@ class FileRecord:
     hop_s: float | None
     vectors_hash: bytes | None
     scanned_at: str
+    instrument: str | None
 
     @property
     def shown_status(self) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from embedindex.archives import archive_of, open_sound
+from embedindex.crawl import file_stat
 from embedindex.errors import AudioError, DiskFullError, UsageError, display_path
-from embedindex.opening import open_regular_file
 from embedindex.search import Hit
 
 NAME_MAX_BYTES = 255
@@ -71,6 +73,8 @@ def ranked_name(hit: Hit, digits: int = 2) -> bytes:
 def _place(source: bytes, target: bytes, how: How) -> Placed:
     try:
         if how == "link":
+            if archive_of(source) is not None:
+                return Placed(source, target, "failed", "it lies in an archive, where no link can lead; copy it")
             if not os.path.exists(source):
                 return Placed(source, target, "failed", "it is not there now")
             os.symlink(source, target)
@@ -90,14 +94,14 @@ def _place(source: bytes, target: bytes, how: How) -> Placed:
 
 
 def _copy(source: bytes, target: bytes) -> None:
-    with open_regular_file(source) as read:
-        status = os.fstat(read.fileno())
+    with open_sound(source) as read:
+        changed_ns = file_stat(source).mtime_ns
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(target, flags, 0o666)
         try:
             with open(descriptor, "wb") as write:
                 shutil.copyfileobj(read, write, 1 << 20)
-            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.utime(target, ns=(time.time_ns(), changed_ns))
         except BaseException:
             os.unlink(target)
             raise

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from embedindex.archive_store import forget_archives, remembered_listing
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_gone, is_wanted, looks_changed, may_be_forgotten
 from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
@@ -228,7 +229,8 @@ class _Scan:
         """Look at every file's stat; put on the list what is new or looks changed."""
         devices = {path: (device, _device_of(path)) for _, path, device in self.store.roots()}
         renumbered: set[bytes] = set()
-        for found in crawl(self.roots, self.trouble, self.selection):
+        listing = remembered_listing(self.store, self._begin)
+        for found in crawl(self.roots, self.trouble, self.selection, listing):
             self.summary.found += 1
             self._tell("crawl", self.summary.found, None, found.path)
             if self.stop():
@@ -346,6 +348,7 @@ class _Scan:
                     self._mark_missing(hidden)
                     hidden = []
             self._mark_missing(hidden)
+            forget_archives(self.store, root, self._begin)
 
     def _mark_missing(self, file_ids: list[int]) -> None:
         if file_ids:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite_utils.migrations import Migrations
 
 APPLICATION_ID = 0x656D6278  # "embx": what `file` and SQLite show for an index
-SCHEMA_VERSION = 2  # number of migrations below; kept in PRAGMA user_version
+SCHEMA_VERSION = 3  # number of migrations below; kept in PRAGMA user_version
 
 # Windows of one file are stored in rows of at most this many vectors: a search that re-ranks a handful of windows
 # reads tens of kilobytes, and there are 30 times fewer rows than windows.
@@ -178,6 +178,43 @@ CREATE VIEW tempo_and_key AS
     FROM files JOIN analyses USING (content_hash);
 """
 
+# Lists of what is in archives; instruments of multisamples, and what has to be looked at to keep them up to date. The
+# empty path stands for all folders.
+_ARCHIVES_AND_INSTRUMENTS = """
+CREATE TABLE archives (
+    path      BLOB PRIMARY KEY,
+    path_text TEXT NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    members   TEXT NOT NULL CHECK (json_valid(members))
+) STRICT;
+
+CREATE TABLE instrument_maps (
+    path      BLOB PRIMARY KEY,
+    path_text TEXT NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    detail    TEXT NOT NULL CHECK (json_valid(detail))
+) STRICT;
+
+CREATE TABLE stale_folders (
+    path BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+INSERT INTO stale_folders VALUES (X'');
+
+ALTER TABLE files ADD COLUMN instrument TEXT;
+CREATE INDEX files_by_instrument ON files(instrument) WHERE instrument IS NOT NULL;
+
+DROP VIEW library;
+CREATE VIEW library AS
+    SELECT id, path_text AS path,
+           CASE WHEN missing_since IS NOT NULL THEN 'missing' ELSE status END AS status,
+           duration, sample_rate, channels, container, codec, artist, album, title, genre, year, instrument,
+           n_windows AS windows, note, scanned_at
+    FROM files;
+"""
+
 
 def migrations() -> Migrations:
     """Return the migrations that make the current schema out of nothing, or out of any earlier one."""
@@ -197,6 +234,11 @@ def migrations() -> Migrations:
     def tempo_and_key(db: Database) -> None:
         _run(db, _ANALYSES)
         db.execute("PRAGMA user_version = 2")
+
+    @steps(name="003_archives_and_instruments")  # type: ignore[untyped-decorator]
+    def archives_and_instruments(db: Database) -> None:
+        _run(db, _ARCHIVES_AND_INSTRUMENTS)
+        db.execute("PRAGMA user_version = 3")
 
     return steps
 

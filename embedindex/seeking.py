@@ -7,6 +7,7 @@ is decoded from the start. Conventions: positions are frames at the file's own r
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from typing import Any
@@ -30,12 +31,12 @@ LOSSLESS = frozenset({"alac", "wavpack", "tta", "flac"})
 STREAM_ROLL = 1 << 15
 
 
-def seek_before(sound: Any, descriptor: int, frame: int) -> int:
+def seek_before(sound: Any, file: io.RawIOBase, frame: int) -> int:
     """Make an open `soundfile.SoundFile` read on at `frame` or before it; return where it stands.
 
     Args:
         sound: the open file, at its start.
-        descriptor: of the same file, to look at its pages.
+        file: the same, to look at its pages.
         frame: position wanted, at most its length.
     """
     if not sound.seekable():
@@ -43,8 +44,16 @@ def seek_before(sound: Any, descriptor: int, frame: int) -> int:
     if sound.format == "MP3":
         return int(sound.seek(frame - MP3_ROLL)) if frame > SHORTEST else 0
     if sound.format == "OGG":
-        return _seek_ogg(sound, descriptor, frame) if frame > SHORTEST else 0
+        return _seek_ogg(sound, file, frame) if frame > SHORTEST else 0
     return int(sound.seek(frame))
+
+
+def file_size(file: io.RawIOBase) -> int:
+    """Return how many bytes a file has; its position stays."""
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(position)
+    return size
 
 
 def seeks_exactly(stream: Any, frame: int) -> bool:
@@ -55,10 +64,10 @@ def seeks_exactly(stream: Any, frame: int) -> bool:
     return bool(frame > SHORTEST and lossless and counts and contained and stream.start_time in {0, None})
 
 
-def _seek_ogg(sound: Any, descriptor: int, frame: int) -> int:
+def _seek_ogg(sound: Any, file: io.RawIOBase, frame: int) -> int:
     """Seek in Ogg; where seeks do not agree with one another, or with the beginning, go back to the start."""
     scale = sound.samplerate / 48_000 if sound.subtype == "OPUS" else 1.0  # Opus counts at 48 kHz (RFC 7845)
-    most = int(_last_page_begins(descriptor) * scale) - OGG_ROLLS[0]
+    most = int(_last_page_begins(file) * scale) - OGG_ROLLS[0]
     target = min(frame, most)
     if target > SHORTEST and _counts_from_zero(sound):
         heard = [_heard(sound, target - roll, target - OGG_AGREEING, OGG_AGREEING) for roll in reversed(OGG_ROLLS)]
@@ -83,17 +92,16 @@ def _heard(sound: Any, begin: int, start: int, frames: int) -> Float32Array:
     return heard
 
 
-def _last_page_begins(descriptor: int) -> int:
+def _last_page_begins(file: io.RawIOBase) -> int:
     """Return the position at which the last page of an Ogg file begins, 0 if that is not to be found.
 
     A page (RFC 3533, section 6) tells where its last sample lies, the last page where the sound ends, which may be
     within its samples: who counts back from there counts wrongly.
     """
-    size = os.fstat(descriptor).st_size
-    first = max(0, size - OGG_TAIL_BYTES)
-    if not hasattr(os, "pread"):
-        return 0
-    tail = os.pread(descriptor, OGG_TAIL_BYTES, first)
+    position = file.tell()  # libsndfile may read through the same descriptor
+    file.seek(max(0, file_size(file) - OGG_TAIL_BYTES))
+    tail = file.read(OGG_TAIL_BYTES) or b""
+    file.seek(position)
     ends = []
     place = tail.find(b"OggS")
     while 0 <= place <= len(tail) - 27:

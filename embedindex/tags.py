@@ -10,7 +10,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from embedindex.opening import open_regular_file, unreadable
+from embedindex.archives import open_sound
+from embedindex.opening import unreadable
 
 # Longer is no name but abuse of a field; the index keeps a row of these a file.
 MAX_TEXT = 1000
@@ -37,7 +38,7 @@ def read_tags(path: str | bytes | os.PathLike[str]) -> Tags:
     """
     from tinytag import TinyTag, TinyTagException
 
-    with io.BufferedReader(open_regular_file(path)) as file:
+    with io.BufferedReader(open_sound(path)) as file:
         try:
             found = TinyTag.get(file_obj=file, duration=False, image=False)
         except TinyTagException:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from embedindex.archives import archive_of
 from embedindex.audio import AudioReader
 from embedindex.errors import AudioError, EngineMissingError, PathNotFoundError, UnreadableFileError, display_path
 
@@ -123,6 +124,8 @@ def read_genres(path: bytes) -> tuple[str, ...]:
     Raises:
         TagError: its tags cannot be read, or it is of a kind that cannot be written.
     """
+    if archive_of(path) is not None:
+        raise TagError(path, "lies in an archive, in which nothing is written; unpack it")
     with _tag_errors(path):
         return _genres(_open(os.fsdecode(path), path))
 

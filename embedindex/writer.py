@@ -262,6 +262,7 @@ class StoreWriter(Store):
             return self._put_row(file_id, columns)
 
     def _put_row(self, file_id: int | None, columns: dict[str, Any]) -> int:
+        self._mark_stale(columns["path"])
         if file_id is None:
             names, marks = ", ".join(columns), ", ".join("?" * len(columns))
             cursor = self._do(f"INSERT INTO files ({names}) VALUES ({marks})", tuple(columns.values()))  # noqa: S608
@@ -269,6 +270,10 @@ class StoreWriter(Store):
         names = ", ".join(f"{name} = ?" for name in columns)
         self._do(f"UPDATE files SET {names} WHERE id = ?", (*columns.values(), file_id))  # noqa: S608
         return file_id
+
+    def _mark_stale(self, path: bytes) -> None:
+        """Note that the instruments of a file's folder are to be found again (see `embedindex.instruments`)."""
+        self._do("INSERT OR IGNORE INTO stale_folders VALUES (?)", (os.path.dirname(path),))
 
     def _drop_windows_of(self, path: bytes) -> int | None:
         """Remove the vectors of a path and log it for the search index; return the file's id, None when unknown."""
@@ -298,6 +303,7 @@ class StoreWriter(Store):
             there = self.file_by_path(path)
             if there is not None and there.id != record.id:
                 self.forget_file(there.id)
+            self._mark_stale(record.path)
             columns = _stat_columns(path, root_id, stat)
             self._put_row(record.id, {**columns, "missing_since": None})
 
@@ -322,6 +328,7 @@ class StoreWriter(Store):
         with self.transaction():
             row = self._row("SELECT path FROM files WHERE id = ?", (file_id,))
             if row is not None:
+                self._mark_stale(row[0])
                 self._drop_windows_of(row[0])
                 self._do("DELETE FROM files WHERE id = ?", (file_id,))
 

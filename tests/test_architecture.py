@@ -18,7 +18,22 @@ LONGER: dict[str, int] = {}  # modules that may be longer, and how long
 # (scan, search, labels…), which lies between the index and the command line.
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("ground", {"errors", "arrays", "locations", "schema", "mel", "descriptors"}),
-    ("sound", {"opening", "seeking", "decoders", "audio", "tags", "ignore", "crawl", "windows", "models.base"}),
+    (
+        "sound",
+        {
+            "opening",
+            "archive_members",
+            "archives",
+            "seeking",
+            "decoders",
+            "audio",
+            "tags",
+            "ignore",
+            "crawl",
+            "windows",
+            "models.base",
+        },
+    ),
     ("models", {"models", "embed"}),
     ("store", {"database", "records", "store", "copies", "lock", "writer"}),
     ("index", {"space", "index_file", "index"}),

@@ -71,6 +71,38 @@ def test_database_says_what_it_is(index: str) -> None:
     assert len(migrations()._migrations) == SCHEMA_VERSION
 
 
+def test_index_of_the_first_version_migrates_and_loses_nothing(index: str) -> None:
+    from sqlite_utils import Database
+
+    unchanged = ("SELECT * FROM roots", "SELECT * FROM vectors", "SELECT * FROM labels")
+    Path(index).mkdir()
+    connection = sqlite3.connect(database_path(index), isolation_level=None)
+    migrations().apply(Database(connection, strict=True), stop_before="002_tempo_and_key")
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.execute("INSERT INTO roots VALUES (1, X'2F61', '/a', 7, '2026-01-01')")
+    connection.execute(
+        "INSERT INTO files (id, path, path_text, root_id, status, size, mtime_ns, device, inode, first_window,"
+        " n_windows, hop_s, scanned_at) VALUES (5, X'2F612F62', '/a/b', 1, 'ok', 1, 2, 7, 4, 0, 1, 0.5, '2026-01-01')"
+    )
+    connection.execute("INSERT INTO vectors VALUES (0, 5, 1, X'0102')")
+    connection.execute("INSERT INTO labels VALUES (5, 'genre', 'dub', 'human', 1, '2026-01-01', NULL)")
+    before = [connection.execute(sql).fetchall() for sql in unchanged]
+    columns = connection.execute("SELECT * FROM files").fetchall()
+    connection.close()
+    with pytest.raises(IndexNotFoundError, match="or is older; run `embedindex scan FOLDER` once"):
+        open_reader(index)
+    open_writer(index).close()
+    connection = open_reader(index)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    after = [connection.execute(sql).fetchall() for sql in unchanged]
+    assert after == before
+    (row,) = connection.execute("SELECT * FROM files").fetchall()
+    assert row[: len(columns[0])] == columns[0]
+    assert set(row[len(columns[0]) :]) == {None}
+    assert connection.execute("SELECT path, instrument FROM library").fetchall() == [("/a/b", None)]
+    connection.close()
+
+
 def test_two_indexes_have_different_names(tmp_path: Path) -> None:
     names = set()
     for number in range(2):

@@ -98,12 +98,16 @@ def _files(paths: list[str]) -> Iterator[bytes]:
     Raises:
         PathNotFoundError: a path is not there.
     """
-    from embedindex.crawl import is_audio_name, is_hidden
+    from embedindex.archives import exists, is_archive
+    from embedindex.crawl import is_audio_name, is_hidden, list_archive
     from embedindex.errors import PathNotFoundError, display_path
 
     for path in map(os.fsencode, paths):
-        if not os.path.exists(path):
+        if not exists(path):
             raise PathNotFoundError(f"{display_path(path)}: is not there; give sound files or folders")
+        if is_archive(path):
+            yield from (os.path.join(path, one.name) for one in list_archive(path) or [])
+            continue
         if not os.path.isdir(path):
             yield path
             continue

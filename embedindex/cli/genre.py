@@ -172,6 +172,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
         PathNotFoundError: a path is neither.
         QueryError: every file has a given label.
     """
+    from embedindex.archives import exists, is_folder
     from embedindex.errors import PathNotFoundError, QueryError, display_path
     from embedindex.genre import unlabelled
 
@@ -187,7 +188,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
         below = [store.file(row[0]) for row in store.paths_below(absolute)]
         if below:
             inside += [record for record in below if record.status == "ok"]
-        elif os.path.isfile(absolute):
+        elif exists(absolute) and not is_folder(absolute):
             outside.append(absolute)
         else:
             raise PathNotFoundError(

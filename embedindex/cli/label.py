@@ -172,6 +172,7 @@ def _targets(store: Store, arguments: Iterable[str], *, values: bool) -> tuple[l
         arguments: files, folders, ``KEY=VALUE`` and, unless `values`, plain ``KEY``.
         values: every label must have a value.
     """
+    from embedindex.archives import exists
     from embedindex.errors import PathNotFoundError, UsageError, display_path
     from embedindex.labels import clean_key, parse_pair
 
@@ -181,7 +182,7 @@ def _targets(store: Store, arguments: Iterable[str], *, values: bool) -> tuple[l
         below = [row[0] for row in store.paths_below(os.path.abspath(os.fsencode(argument)))]
         if below:
             ids += below
-        elif os.path.lexists(argument) or os.sep in argument.partition("=")[0]:
+        elif exists(argument) or os.sep in argument.partition("=")[0]:
             raise PathNotFoundError(f"{display_path(argument)}: is not in the index; `embedindex scan` it first")
         elif "=" in argument:
             pairs.append(parse_pair(argument))

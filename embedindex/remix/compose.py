@@ -5,7 +5,6 @@ Conventions: the output has the seed's rate and length unless told otherwise; ev
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
+from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
@@ -270,7 +270,7 @@ class Composer:
         return Source(
             path=record.path,
             size=record.size,
-            mtime_ns=os.stat(record.path).st_mtime_ns,
+            mtime_ns=file_stat(record.path).mtime_ns,
             content_hash=(record.content_hash or b"").hex(),
             sample_rate=record.sample_rate or 0,
             channels=record.channels or 0,
@@ -287,8 +287,8 @@ def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event]
 
 
 def _source_of_seed(seed: Seed) -> Source:
-    stat = os.stat(seed.path)
-    return Source(seed.path, stat.st_size, stat.st_mtime_ns, seed.content_hash.hex(), seed.sample_rate, seed.channels)
+    stat = file_stat(seed.path)
+    return Source(seed.path, stat.size, stat.mtime_ns, seed.content_hash.hex(), seed.sample_rate, seed.channels)
 
 
 def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:

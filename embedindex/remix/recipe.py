@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, UsageError, display_path
 from embedindex.remix.morph import MODES, TAILS
 
@@ -264,12 +265,12 @@ def check_sources(recipe: Recipe) -> None:
     for source in files:
         shown = display_path(source.path)
         try:
-            stat = os.stat(source.path)
+            stat = file_stat(source.path)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise QueryError(f"{shown}: cannot be read ({reason}); put it back, or make the remix again") from error
-        same = stat.st_size == source.size
-        if same and stat.st_mtime_ns != source.mtime_ns:
+        same = stat.size == source.size
+        if same and stat.mtime_ns != source.mtime_ns:
             same = hash_content(source.path).hex() == source.content_hash
         if not same:
             raise QueryError(f"{shown}: has changed since the recipe was made; put the old one back, or remix again")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedindex.archives import exists
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import AudioReader
 from embedindex.embed import SILENCE, hash_content
@@ -64,7 +65,7 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
     absolute = os.path.abspath(os.fsencode(path))
     if os.path.isdir(absolute):
         raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
-    if not os.path.exists(absolute):
+    if not exists(absolute):
         raise PathNotFoundError(f"{display_path(absolute)}: there is no such file; give the path of a sound")
     with AudioReader(absolute, sample_rate=RATE) as reader:
         track = describe_blocks(reader.blocks())

@@ -5,12 +5,12 @@ Conventions: stretches start on frames of their file's track (see `frames`); cos
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedindex.arrays import Float32Array, Int64Array
+from embedindex.crawl import file_stat
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH, Track
@@ -100,7 +100,7 @@ class Comparer:
             return None
         record = self._files[file_id]
         try:
-            if file_id not in self._checked and os.stat(record.path).st_size != record.size:
+            if file_id not in self._checked and file_stat(record.path).size != record.size:
                 self.unusable[file_id] = "it has changed since the scan; run `embedindex scan` again"
                 return None
             self._checked.add(file_id)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from embedindex.audio import AudioReader
+from embedindex.crawl import file_stat
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
@@ -107,7 +108,7 @@ def _key(record: FileRecord) -> bytes:
 def _is_there(record: FileRecord) -> bool:
     """Return whether a file still is what was scanned, as far as its length tells."""
     try:
-        return os.stat(record.path).st_size == record.size
+        return file_stat(record.path).size == record.size
     except OSError:
         return False
 
