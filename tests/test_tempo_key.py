@@ -232,7 +232,10 @@ def test_index_of_the_first_schema_is_migrated_and_loses_nothing(place: Path, in
     connection = sqlite3.connect(database_path(index))
     connection.executescript(
         "DROP VIEW tempo_and_key; DROP TABLE analyses; PRAGMA user_version = 1;"
-        "DELETE FROM _sqlite_migrations WHERE name = '002_tempo_and_key';"
+        "DROP INDEX files_by_instrument; DROP VIEW library; ALTER TABLE files DROP COLUMN instrument;"
+        "CREATE VIEW library AS SELECT id FROM files;"
+        "DROP TABLE archives; DROP TABLE instrument_maps; DROP TABLE stale_folders;"
+        "DELETE FROM _sqlite_migrations WHERE name <> '001_first';"
     )
     connection.close()
     with StoreWriter(index) as writer:
