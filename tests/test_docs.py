@@ -77,7 +77,7 @@ def _enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("EMBEDINDEX_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("page", ["scan.md", "similar.md", "duplicates.md", "index-files.md", "export.md"])
+@pytest.mark.parametrize("page", ["scan.md", "similar.md", "duplicates.md", "index-files.md", "export.md", "map.md"])
 def test_commands_of_the_page_work(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _enter(home, monkeypatch)
     lines = commands(page)

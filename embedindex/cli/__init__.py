@@ -24,6 +24,7 @@ _COMMANDS = (
     "duplicates",
     "analyse",
     "export",
+    "map",
     "listing",
     "maintenance",
     "merge",
