@@ -1,7 +1,7 @@
 """Names for clusters: the label that most of their files were given, else what their typical sounds are like.
 
 Conventions: words are relative to the library: a cluster is "bright" when its typical sounds are as bright as the
-brightest quarter of what all clusters' typical sounds are, counted by the sizes of their clusters. Levels are dB, times seconds.
+brightest quarter of all clusters' typical sounds, counted by the sizes of their clusters. Levels are dB, times seconds.
 """
 
 from __future__ import annotations

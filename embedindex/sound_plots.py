@@ -76,7 +76,7 @@ def draw(figure: Any, view: Overview, what: tuple[str, ...], title: str, cut: Cu
     figure.suptitle(drawable(title), fontsize=12)
     for name, axes in zip(names, all_axes, strict=True):
         if name == "waveform":
-            _waveform(axes, view)
+            draw_waveform(axes, view)
         elif name == "centroid":
             _centroid(axes, view, what)
         elif name == "novelty" and cut is not None:
@@ -95,7 +95,7 @@ def draw(figure: Any, view: Overview, what: tuple[str, ...], title: str, cut: Cu
     all_axes[-1].set_xlabel("time (s)")
 
 
-def _waveform(axes: Any, view: Overview, colour: str = SOFT) -> None:
+def draw_waveform(axes: Any, view: Overview, colour: str = SOFT) -> None:
     """Draw smallest and largest sample, and the root mean square inside; two channels above one another."""
     lanes = view.rms.shape[1]
     top = float(max(np.abs(view.lowest).max(), np.abs(view.highest).max(), 1e-6))
@@ -207,7 +207,7 @@ def _picture(figure: Any, axes: Any, view: Overview, name: str) -> None:
 
 def _centroid(axes: Any, view: Overview, what: tuple[str, ...]) -> None:
     """Draw centroid and roll-off, those of them that are wanted, over the waveform."""
-    _waveform(axes, view, PALE)
+    draw_waveform(axes, view, PALE)
     hertz = axes.twinx()
     loud = 10.0 * np.log10(np.maximum(view.power.sum(axis=1), 1e-20))
     quiet = loud < loud.max() - DYNAMIC_RANGE_DB  # of silence they say nothing
@@ -242,7 +242,7 @@ def _units(axes: Any, view: Overview, cut: CutSound) -> None:
     for number, (start_s, end_s) in enumerate(cut.bounds_s):
         axes.axvspan(start_s, end_s, color=UNIT_COLOURS[number % 2], linewidth=0.0)
         axes.axvline(start_s, color=WARM, linewidth=0.7)
-    _waveform(axes, view)
+    draw_waveform(axes, view)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + 0.16 * (top - bottom))
     inside = [

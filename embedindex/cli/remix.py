@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedindex.remix.compose import Sound
     from embedindex.remix.master import Written
     from embedindex.remix.options import RemixOptions
+    from embedindex.remix.outputs import Extras
     from embedindex.remix.recipe import Recipe
 
 ManyGlobs = Optional[list[str]]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
@@ -23,6 +24,15 @@ MaybeRate = Optional[int]  # noqa: UP045
 
 OutOption = Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="The file to write: .wav or .flac.")]
 BitsOption = Annotated[str, typer.Option(metavar="24|float", help="24-bit, or 32-bit float (WAV only).")]
+
+LabelsOption = Annotated[bool, typer.Option("--labels", help="Also write Audacity labels: OUT.labels.txt.")]
+EventsOption = Annotated[bool, typer.Option("--events", help="Also write a table of all units: OUT.events.csv.")]
+PictureOption = Annotated[
+    bool, typer.Option("--picture", help="Also draw seed and remix: OUT.png (needs embedindex[plots]).")
+]
+StemsOption = Annotated[MaybeText, typer.Option(metavar="DIR", help="Also write stems, which add up to the mix.")]
+StemsByOption = Annotated[str, typer.Option(metavar="source|layer", help="A stem for each file, or for each layer.")]
+RppOption = Annotated[MaybeText, typer.Option(metavar="FILE", help="Also write a Reaper project.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +91,12 @@ def remix(
     lufs: Annotated[str, typer.Option(metavar="seed|LUFS", help="Loudness: the seed's, or for example -16.")] = "seed",
     true_peak: Annotated[float, typer.Option("--tp", min=-20, max=0, metavar="DBTP", help="True-peak ceiling.")] = -1.0,
     bits: BitsOption = "24",
-    labels: Annotated[bool, typer.Option("--labels", help="Also write Audacity labels: OUT.labels.txt.")] = False,
+    labels: LabelsOption = False,
+    events: EventsOption = False,
+    picture: PictureOption = False,
+    stems: StemsOption = None,
+    stems_by: StemsByOption = "source",
+    rpp: RppOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose, but write nothing.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -110,9 +125,11 @@ def remix(
         tail=one_of("--tail", tail, TAILS),
     )
     check_target(output, bits)
+    extras = _extras(labels, events, picture, stems, stems_by, rpp)
+    extras.check()
     made = []
     for number, recipe in enumerate(_recipes(seed, index, options, sound, variations, quiet=quiet)):
-        made.append(_finish(recipe, output, number, variations, bits=bits, labels=labels, dry_run=dry_run))
+        made.append(_finish(recipe, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
         if not quiet:
             for note in recipe.notes:
                 say(f"embedindex: {note}")
@@ -127,6 +144,12 @@ def render(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .recipe.json that `embedindex remix` wrote.")],
     output: OutOption,
     bits: BitsOption = "24",
+    labels: LabelsOption = False,
+    events: EventsOption = False,
+    picture: PictureOption = False,
+    stems: StemsOption = None,
+    stems_by: StemsByOption = "source",
+    rpp: RppOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Render a recipe again: the same sound, to the last bit; or what you edited it to be.
@@ -135,9 +158,20 @@ def render(
     """
     from embedindex.remix.outputs import read_recipe, render_recipe
 
-    written = render_recipe(read_recipe(recipe), output, bits=bits)
+    extras = _extras(labels, events, picture, stems, stems_by, rpp)
+    extras.check()
+    written = render_recipe(read_recipe(recipe), output, bits=bits, extras=extras)
     if not quiet:
         print_line(f"{output}: {written.lufs:.1f} LUFS, {written.true_peak_db:.1f} dBTP")
+
+
+def _extras(labels: bool, events: bool, picture: bool, stems: str | None, stems_by: str, rpp: str | None) -> Extras:
+    from embedindex.remix.outputs import Extras
+
+    by: Literal["source", "layer"] = (
+        "layer" if one_of("--stems-by", stems_by, ("source", "layer")) == "layer" else "source"
+    )
+    return Extras(labels, events, picture, stems, by, rpp)
 
 
 def _recipes(
@@ -177,7 +211,7 @@ def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
 
 
 def _finish(
-    recipe: Recipe, output: str, number: int, count: int, *, bits: str, labels: bool, dry_run: bool
+    recipe: Recipe, output: str, number: int, count: int, *, bits: str, extras: Extras, dry_run: bool
 ) -> dict[str, Any]:
     from embedindex.remix.outputs import beside, guard, numbered, write_remix
 
@@ -200,8 +234,9 @@ def _finish(
     }
     if dry_run:
         guard(path, recipe)
+        extras.check(recipe)
         return item
-    written: Written = write_remix(path, recipe, bits=bits, labels=labels)
+    written: Written = write_remix(path, recipe, bits=bits, extras=extras.numbered(number, count))
     return {
         **item,
         "lufs": round(written.lufs, 2),

@@ -45,12 +45,14 @@ class Written:
         true_peak_db: dBTP, 4 times oversampled.
         gain_db: what the whole was raised by.
         limited_db: the most that the limiter took off, 0 when it had nothing to do.
+        offset: what was subtracted from each channel first, because it was no sound.
     """
 
     lufs: float
     true_peak_db: float
     gain_db: float
     limited_db: float
+    offset: tuple[float, ...] = ()
 
 
 def check_target(path: str, bits: str) -> None:
@@ -181,7 +183,7 @@ def _write(
                 sound.write(kept)
         _forget_time(file)
         file.flush()
-    return Written(meter.integrated(), to_dbtp(peak), gain_db, -20.0 * float(np.log10(limited)))
+    return Written(meter.integrated(), to_dbtp(peak), gain_db, -20.0 * float(np.log10(limited)), tuple(offset.tolist()))
 
 
 def _quantised(block: Float32Array) -> Float32Array:

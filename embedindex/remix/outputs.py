@@ -1,4 +1,4 @@
-"""The files of a remix: audio, recipe, credits, and on demand labels; each appears only when it is whole.
+"""The files of a remix: audio, recipe, credits, and whatever else is asked for; each appears only when it is whole.
 
 Conventions: they lie side by side and share a stem: ``OUT.wav``, ``OUT.recipe.json``, ``OUT.credits.csv``…
 """
@@ -6,13 +6,98 @@ Conventions: they lie side by side and share a stem: ``OUT.wav``, ``OUT.recipe.j
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from embedindex.errors import UsageError, display_path
+from embedindex.figures import require_matplotlib
 from embedindex.remix.credits import credits_csv
+from embedindex.remix.events import events_csv
 from embedindex.remix.labels import Label, format_labels
 from embedindex.remix.master import Written, check_target, write_master
+from embedindex.remix.reaper import project_text
 from embedindex.remix.recipe import Recipe, check_sources, from_json, to_json
 from embedindex.remix.render import mixed_blocks
+from embedindex.remix.stems import write_stems
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What to write besides audio, recipe and credits.
+
+    Attributes:
+        labels: Audacity labels, ``OUT.labels.txt``.
+        events: a table of all units, ``OUT.events.csv``.
+        picture: seed and remix, ``OUT.png``.
+        stems: a folder for stems.
+        stems_by: a stem for each source or each layer.
+        rpp: a Reaper project.
+    """
+
+    labels: bool = False
+    events: bool = False
+    picture: bool = False
+    stems: str | None = None
+    stems_by: Literal["source", "layer"] = "source"
+    rpp: str | None = None
+
+    def numbered(self, number: int, count: int) -> Extras:
+        """Return the same for one of `count` variations: each has its own folder of stems and its own project."""
+        if count == 1:
+            return self
+        stems = None if self.stems is None else os.path.join(self.stems, f"{number + 1:0{len(str(count))}d}")
+        return replace(self, stems=stems, rpp=None if self.rpp is None else numbered(self.rpp, number, count))
+
+    def check(self, recipe: Recipe | None = None) -> None:
+        """Make sure that it can be written, before anything is computed for it.
+
+        Raises:
+            EngineMissingError: a picture is wanted, and matplotlib is not installed.
+            UsageError: the name of the project is none, or its folder is not there, or the remix does not fit into one.
+        """
+        if self.picture:
+            require_matplotlib()
+        if self.rpp is None:
+            return
+        if os.path.splitext(self.rpp)[1].lower() != ".rpp":
+            raise UsageError(f"--rpp {display_path(self.rpp)}: choose a name that ends in .rpp")
+        folder = os.path.dirname(os.path.abspath(self.rpp))
+        if not os.path.isdir(folder):
+            raise UsageError(f"{display_path(folder)}: there is no such folder; make it first")
+        if recipe is not None:
+            project_text(recipe, layer_files=self._layer_files(recipe))
+
+    def write(self, path: str, recipe: Recipe, written: Written) -> None:
+        """Write it beside the finished sound `path`.
+
+        Raises:
+            UsageError: something cannot be written there.
+            AudioError: a source cannot be read any more.
+            DiskFullError: no space is left.
+        """
+        if self.labels:
+            write_whole(beside(path, ".labels.txt"), labels_of(recipe).encode("utf-8", "surrogateescape"))
+        if self.events:
+            write_whole(beside(path, ".events.csv"), events_csv(recipe))
+        if self.stems is not None:
+            write_stems(self.stems, recipe, written, self.stems_by)
+        if self.rpp is not None:
+            project = project_text(recipe, written, self._layer_files(recipe))
+            write_whole(self.rpp, project.encode("utf-8", "surrogateescape"))
+        if self.picture:
+            from embedindex.remix.picture import draw_remix
+
+            draw_remix(beside(path, ".png"), recipe, path)
+
+    def _layer_files(self, recipe: Recipe) -> tuple[bytes, ...]:
+        """Return the rendered layers that a project of merged units is made of."""
+        if not recipe.morphed or self.stems is None or self.stems_by != "layer":
+            return ()
+        folder = os.path.abspath(self.stems)
+        return tuple(os.fsencode(os.path.join(folder, f"layer {layer + 1}.wav")) for layer in range(recipe.layers))
+
+
+NOTHING = Extras()
 
 
 def beside(path: str, suffix: str) -> str:
@@ -58,20 +143,21 @@ def guard(path: str, recipe: Recipe) -> None:
             raise UsageError(f"{display_path(path)}: would overwrite a sound of the remix; choose another -o")
 
 
-def write_remix(path: str, recipe: Recipe, *, bits: str = "24", labels: bool = False) -> Written:
-    """Write a remix's audio, recipe and credits (and labels).
+def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
+    """Write a remix's audio, recipe and credits, and whatever else is wanted.
 
     Raises:
+        EngineMissingError: a picture is wanted, and matplotlib is not installed.
         UsageError: one of them cannot be written there.
         AudioError: a source cannot be read any more.
         DiskFullError: no space is left.
     """
     guard(path, recipe)
+    extras.check(recipe)
     written = write_master(path, mixed_blocks(recipe), recipe.output, bits)
     write_whole(beside(path, ".recipe.json"), to_json(recipe).encode())
     write_whole(beside(path, ".credits.csv"), credits_csv(recipe))
-    if labels:
-        write_whole(beside(path, ".labels.txt"), labels_of(recipe).encode("utf-8", "surrogateescape"))
+    extras.write(path, recipe, written)
     return written
 
 
@@ -106,11 +192,14 @@ def read_recipe(path: str) -> Recipe:
     return recipe
 
 
-def render_recipe(recipe: Recipe, path: str, *, bits: str = "24") -> Written:
+def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
     """Render a recipe again: the same sound, to the bit, as when it was made.
 
     Raises what `write_remix` raises.
     """
     check_target(path, bits)
     guard(path, recipe)
-    return write_master(path, mixed_blocks(recipe), recipe.output, bits)
+    extras.check(recipe)
+    written = write_master(path, mixed_blocks(recipe), recipe.output, bits)
+    extras.write(path, recipe, written)
+    return written

@@ -14,6 +14,7 @@ from typing import Any
 
 from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, UsageError, display_path
+from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.morph import MODES, TAILS
 
 FORMAT = "embedindex-recipe"
@@ -115,6 +116,11 @@ class Output:
     dry_wet: str = "1"
     tail: str = "truncate"
 
+    @property
+    def all_wet(self) -> bool:
+        """Whether nothing of the seed itself is heard."""
+        return set(parse_breakpoints("dry_wet", self.dry_wet, 0.0, 1.0).values) == {1.0}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -142,6 +148,11 @@ class Recipe:
     def layers(self) -> int:
         """How many layers there are."""
         return 1 + max((event.layer for event in self.events), default=0)
+
+    @property
+    def morphed(self) -> bool:
+        """Whether any event is merged with the seed's unit, so that it sounds like no stretch of a file."""
+        return any(event.morph != "none" for event in self.events)
 
 
 def to_json(recipe: Recipe) -> str:

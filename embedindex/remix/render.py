@@ -10,14 +10,16 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from embedindex.arrays import Float32Array, Float64Array
+from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
 from embedindex.remix.align import MARGIN_S
 from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
+from embedindex.remix.crossfades import faded
 from embedindex.remix.morph import TAILED, morph
 from embedindex.remix.placing import threads_for
 from embedindex.remix.recipe import Event, Output, Recipe, Source
@@ -176,29 +178,39 @@ def _glides(events: list[Event]) -> tuple[list[float], list[float]]:
     return times, gains
 
 
+Part = tuple[int | None, NDArray[np.floating[Any]]]  # the source (None: silence), and what it adds to the sound
+Tail = tuple[int, Float32Array, int | None]  # first frame, sound, source
+
+
 def layer_blocks(recipe: Recipe, layer: int) -> Iterator[Float32Array]:
     """Yield the sound of one layer.
 
     Raises:
         AudioError: a source cannot be read.
     """
-    runs = _runs([event for event in recipe.events if event.layer == layer])
-    tails: list[tuple[int, Float32Array]] = []
-    yield from with_tails(_plain_blocks(recipe, runs, tails), tails)
+    tails: list[Tail] = []
+    yield from with_tails((_sum_of(parts) for parts in layer_parts(recipe, layer, tails)), tails)
 
 
-def with_tails(blocks: Iterator[Float32Array], tails: list[tuple[int, Float32Array]]) -> Iterator[Float32Array]:
-    """Yield blocks with what rings on added: `tails` (first frame, sound) grows while the blocks are made."""
+def _sum_of(parts: tuple[Part, ...]) -> Float32Array:
+    total = parts[0][1]
+    for _, sound in parts[1:]:
+        total = total + sound
+    return np.asarray(total, np.float32)
+
+
+def with_tails(blocks: Iterator[Float32Array], tails: list[Tail]) -> Iterator[Float32Array]:
+    """Yield blocks with what rings on added: `tails` grows while the blocks are made."""
     position = 0
     for block in blocks:
         end = position + len(block)
-        if any(start < end for start, _ in tails):
+        if any(start < end for start, _, _ in tails):
             block = block.copy()
-            for start, sound in tails:
+            for start, sound, _ in tails:
                 first, last = max(start, position), min(start + len(sound), end)
                 if first < last:
                     block[first - position : last - position] += sound[first - start : last - start]
-            tails[:] = [(start, sound) for start, sound in tails if start + len(sound) > end]
+            tails[:] = [tail for tail in tails if tail[0] + len(tail[1]) > end]
         position = end
         yield block
 
@@ -221,9 +233,19 @@ def _tail(recipe: Recipe, run: Run, event: Event, fade: int, following: int) -> 
     return sound * curve[:, None].astype(np.float32)
 
 
-def _plain_blocks(
-    recipe: Recipe, runs: list[list[Event]], tails: list[tuple[int, Float32Array]]
-) -> Iterator[Float32Array]:
+def layer_parts(recipe: Recipe, layer: int, tails: list[Tail]) -> Iterator[tuple[Part, ...]]:
+    """Yield what sounds in one layer, stretch by stretch: one source, or the two of a crossfade.
+
+    Args:
+        recipe: what to render.
+        layer: which layer.
+        tails: what rings on is appended to it; it adds to what is yielded from its first frame on.
+
+    Raises:
+        AudioError: a source cannot be read.
+    """
+    runs = _runs([event for event in recipe.events if event.layer == layer])
+    source: int | None = None
     current: Voice = Silence(recipe.output.channels)
     position = 0
     opened = opened_ahead(recipe, runs)
@@ -235,21 +257,23 @@ def _plain_blocks(
             try:
                 while position < begin:
                     step = min(BLOCK_FRAMES, begin - position)
-                    yield current.read(step)
+                    yield ((source, current.read(step)),)
                     position += step
                 if isinstance(current, Run):
                     rings = _tail(recipe, current, runs[number - 1][-1], fade, first.frames)
                     if rings is not None:
-                        tails.append((begin, rings))
+                        tails.append((begin, rings, source))
                 if fade:
-                    yield crossfade(current.read(fade), following.read(fade))
+                    old, new = faded(current.read(fade), following.read(fade))
+                    yield (source, old), (first.source, new)
                     position += fade
             except BaseException:
                 following.close()
                 raise
             current.close()
-            current = following
-        yield from _ended(recipe, current, position)
+            current, source = following, first.source
+        for block in _ended(recipe, current, position):
+            yield ((source, block),)
     finally:
         opened.close()
         current.close()
@@ -314,30 +338,12 @@ def _runs(events: list[Event]) -> list[list[Event]]:
     return runs
 
 
-def crossfade(old: Float32Array, new: Float32Array) -> Float32Array:
-    """Return two sounds (n, channels), one faded into the other with the power they have together kept constant.
-
-    For sounds that are the same, amplitudes must add up to 1; for sounds that have nothing in common, powers must. In
-    between the law follows the correlation of the two over the fade; where they oppose each other, it is taken as 0,
-    because making up for what cancels would be heard as a jump.
-    """
-    length = len(old)
-    rise: Float64Array = 0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)
-    energy = float(np.square(old, dtype=np.float64).sum() * np.square(new, dtype=np.float64).sum())
-    alike = float((old.astype(np.float64) * new).sum()) / np.sqrt(energy) if energy > 0 else 0.0
-    alike = min(1.0, max(0.0, alike))
-    power = (1 - rise) ** 2 + rise**2 + 2 * alike * rise * (1 - rise)
-    weights = np.stack(((1 - rise), rise)) / np.sqrt(power)
-    mixed: Float32Array = (old * weights[0][:, None] + new * weights[1][:, None]).astype(np.float32)
-    return mixed
-
-
 def mixed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
     """Yield the sum of all layers, with the seed where `dry_wet` says so; equal blocks but for the last."""
     parts = [rebatched(layer_blocks(recipe, layer), BLOCK_FRAMES) for layer in range(recipe.layers)]
     wet = parse_breakpoints("dry_wet", recipe.output.dry_wet, 0.0, 1.0)
     share = np.float32(1.0 / np.sqrt(recipe.layers))
-    dry = None if set(wet.values) == {1.0} else rebatched(_seed_blocks(recipe), BLOCK_FRAMES)
+    dry = None if recipe.output.all_wet else rebatched(seed_blocks(recipe), BLOCK_FRAMES)
     position = 0
     for blocks in zip(*parts, strict=True):
         mix = blocks[0] * share
@@ -352,14 +358,20 @@ def mixed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
 def _with_seed(
     mix: Float32Array, seed: Float32Array, wet: Breakpoints, position: int, sample_rate: int
 ) -> Float32Array:
-    times_s = (position + np.arange(len(mix))) / sample_rate
-    share = np.interp(times_s, wet.times_s, wet.values)[:, None].astype(np.float32)
+    share = wet_share(wet, position, len(mix), sample_rate)
     padded = np.zeros_like(mix)
     padded[: len(seed)] = seed[: len(mix)]
     return mix * share + padded * (np.float32(1.0) - share)
 
 
-def _seed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
+def wet_share(wet: Breakpoints, position: int, frames: int, sample_rate: int) -> Float32Array:
+    """Return the share of the remix (frames, 1) from a position on."""
+    times_s = (position + np.arange(frames)) / sample_rate
+    return np.interp(times_s, wet.times_s, wet.values)[:, None].astype(np.float32)
+
+
+def seed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
+    """Yield the seed as the output has it, and then silence for ever."""
     output = recipe.output
     with AudioReader(recipe.seed.path, sample_rate=output.sample_rate, mono=False) as reader:
         for block in reader.blocks():
