@@ -17,8 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from embedindex import Filters, Index
 from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
@@ -142,18 +144,45 @@ def test_pages_named_in_links_are_there() -> None:
 
 def test_python_of_the_library_page_finds_and_reads(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _enter(home, monkeypatch)
-    (example,) = blocks("python.md", "python")
+    monkeypatch.setenv("EMBEDINDEX_OFFLINE", "1")
+    example, second = blocks("python.md", "python")
     got: dict[str, Any] = {}
     exec(example, got)  # noqa: S102 - our own documentation
+    vectors = got["vectors"]
+    exec(second, got)  # noqa: S102
+    assert {os.path.basename(file.path) for file in got["files"]} == {b"kick.wav", b"hat.wav"}
+    assert got["likeness"].shape == (2, 2)
+    assert {os.path.basename(path) for path in np.load("house.npz")["paths"]} == {"kick.wav", "hat.wav"}
+    assert (got["summary"].added, got["summary"].unchanged) == (0, 3)
+    with Index.open("new index") as index:
+        assert index.labels("music/drums/kick.wav") == {"genre": ["house"], "mood": ["dark", "dry"]}
+        index.label("music/drums/kick.wav", genre="techno", add=True)
+        assert sorted(index.labels("music/drums/kick.wav")["genre"]) == ["house", "techno"]
+        assert index.tempo_key("music/drums/kick.wav").bpm is None
+        assert index.duplicates() == []
+        record, row = (part[0] for part in index.matrix(Filters(path="drone.wav")))
+        stored = index.vectors(record).astype(np.float32)
+        assert row == pytest.approx(stored[stored.any(axis=1)].mean(axis=0), rel=1e-3, abs=1e-4)
     found = command("similar", "clip.wav", "-k", "3", "--max-duration", "5", "--json").json["results"]
     assert [(hit.file.text_path, round(hit.score, 6)) for hit in got["hits"]] == [
         (result["path"], result["score"]) for result in found
     ]
     with Store(str(home / "index")) as store:
-        assert got["vectors"].keys() == {record.text_path for record in store.files("status = 'ok'")}
+        assert vectors.keys() == {record.text_path for record in store.files("status = 'ok'")}
         record = store.file_by_path(os.fsencode(home / "music" / "ambient" / "drone.wav"))
         assert record is not None
-        assert (got["vectors"][record.text_path] == store.vectors_of(record)).all()
+        assert (vectors[record.text_path] == store.vectors_of(record)).all()
+
+
+def test_example_finds_the_most_alike(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _enter(home, monkeypatch)
+    example = Path(__file__).parents[1] / "examples" / "nearest_pairs.py"
+    done = subprocess.run(
+        [sys.executable, str(example), "music", "--workers", "1"], capture_output=True, text=True, timeout=HOURGLASS_S
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3  # of three files
+    assert "kick.wav" in done.stdout
 
 
 def test_importing_the_library_stays_light() -> None:

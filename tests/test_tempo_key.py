@@ -16,6 +16,7 @@ from embedindex.cli.filter_options import parse_filters
 from embedindex.database import database_path
 from embedindex.errors import UsageError
 from embedindex.filters import Filters
+from embedindex.schema import migrations
 from embedindex.store import Store
 from embedindex.tempo_key import SAMPLE_RATE, TempoKey, analyse, estimate_key, estimate_tempo, parse_key
 from embedindex.writer import StoreWriter
@@ -226,18 +227,22 @@ def test_scan_analyses_when_asked(place: Path, index: str, monkeypatch: pytest.M
     assert "choose tempo, key or tempo,key" in refusal("scan", place, "--analyse", "mood", status=2)
 
 
-def test_index_of_the_first_schema_is_migrated_and_loses_nothing(place: Path, index: str) -> None:
+def test_index_of_the_first_schema_is_migrated_and_loses_nothing(place: Path, index: str, tmp_path: Path) -> None:
+    from sqlite_utils import Database
+
     with Store(index) as store:
         before = [(file, store.vectors_of(file).tobytes()) for file in store.files()]
-    connection = sqlite3.connect(database_path(index))
-    connection.executescript(
-        "DROP VIEW tempo_and_key; DROP TABLE analyses; PRAGMA user_version = 1;"
-        "DROP INDEX files_by_instrument; DROP VIEW library; ALTER TABLE files DROP COLUMN instrument;"
-        "CREATE VIEW library AS SELECT id FROM files;"
-        "DROP TABLE archives; DROP TABLE instrument_maps; DROP TABLE stale_folders;"
-        "DELETE FROM _sqlite_migrations WHERE name <> '001_first';"
-    )
+    old = str(tmp_path / "old")
+    os.mkdir(old)
+    connection = sqlite3.connect(database_path(old), isolation_level=None)
+    migrations().apply(Database(connection, strict=True), stop_before="002_tempo_and_key")
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.execute("ATTACH ? AS new", (database_path(index),))
+    for table in ("models", "roots", "files", "vectors"):
+        columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})").fetchall())
+        connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")  # noqa: S608
     connection.close()
-    with StoreWriter(index) as writer:
-        put_analysis(writer, before[0][0].content_hash or b"", Wanted(), TempoKey(100.0, 1.0))
+    with StoreWriter(old) as writer:
         assert [(file, writer.vectors_of(file).tobytes()) for file in writer.files()] == before
+        put_analysis(writer, before[0][0].content_hash or b"", Wanted(), TempoKey(100.0, 1.0))
+        assert analysis_of(writer, before[0][0]).bpm == 100.0
