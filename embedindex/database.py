@@ -56,8 +56,8 @@ def sqlite_errors(folder: str) -> Iterator[None]:
             ) from error
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
             raise IndexDamagedError(
-                f"{where}: the database is damaged ({text}); put a backup of the folder in its place, or scan into "
-                "another with --index DIR"
+                f"{where}: the database is damaged ({text}); run `embedindex verify --repair`, put a backup of "
+                "the folder in its place, or scan into another with --index DIR"
             ) from error
         if name.startswith("SQLITE_IOERR") or "disk I/O error" in text:
             raise StoreError(

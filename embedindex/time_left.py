@@ -1,7 +1,7 @@
 """How much of a scan's sound is done, for a time left that can be trusted: by length of sound, not by files or bytes.
 
 A file's length is guessed from its size, by what the files of the same suffix have shown so far: a byte of MP3 holds
-ten times as much sound as one of WAV. No header is opened for it: this is done in the process that writes the index, which
+ten times as much sound as one of WAV. No header is opened for it: this is the process that writes the index, which
 damaged files must not reach, and a scan begins with a file of every folder, so that it soon knows all kinds.
 """
 

@@ -79,12 +79,12 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
 
 def _database_problems(store: Store) -> Iterator[Problem]:
     for text in store.integrity_problems():
-        yield Problem("database", text, "copy the index folder, then scan into a new one")
+        yield Problem("database", text, "run `embedindex verify --repair`, then scan again")
     for first, count in store.orphan_vectors():
         yield Problem(
             "database",
             f"windows {first} to {first + count - 1} belong to no file",
-            "harmless; scan into a new index to get rid of them",
+            "harmless; `embedindex verify --repair` gets rid of them",
         )
     highest, following = store.highest_window(), store.next_window
     if highest >= following:

@@ -166,7 +166,7 @@ def test_index_of_a_table_that_does_not_fit_it_is_found(filled: str) -> None:
     connection.close()
     problem = problems(filled)[0]
     assert (problem.where, problem.what) == ("database", "row 1 missing from index files_by_content")
-    assert "copy the index folder" in problem.remedy
+    assert "embedindex verify --repair" in problem.remedy
 
 
 def test_index_file_that_is_not_there_is_found(filled: str) -> None:

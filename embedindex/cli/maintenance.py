@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
 import typer
 
@@ -16,7 +17,14 @@ def register(app: typer.Typer) -> None:
     app.command()(rebuild)
 
 
-def verify(index: IndexOption = None, json: JsonOption = False, quiet: QuietOption = False) -> None:
+def verify(
+    index: IndexOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make a damaged index whole from what can be read; the old one is kept.")
+    ] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Check the database and the search index against each other; exit status 0 only when they agree.
 
     Example: embedindex verify
@@ -24,6 +32,9 @@ def verify(index: IndexOption = None, json: JsonOption = False, quiet: QuietOpti
     from embedindex.locations import index_folder
     from embedindex.store import Store
     from embedindex.verify import verify as run_verify
+
+    if repair:
+        _repair(index_folder(index), quiet=quiet)
 
     with Store(index_folder(index)) as store, progress_bar(quiet=quiet or json) as bar:
         task = None if bar is None else bar.add_task("Comparing", total=None, note="")
@@ -52,6 +63,31 @@ def verify(index: IndexOption = None, json: JsonOption = False, quiet: QuietOpti
         print_line(f"All is well: {amount(verdict.files, 'file')}, {amount(verdict.windows, 'window')}.")
     if verdict.problems:
         raise typer.Exit(1)
+
+
+def _repair(folder: str, *, quiet: bool) -> None:
+    """Repair what is damaged and say on stderr what became of it."""
+    from embedindex.index import refresh_index
+    from embedindex.repair import needs_repair
+    from embedindex.repair import repair as run_repair
+    from embedindex.verify import verify as run_verify
+    from embedindex.writer import StoreWriter
+
+    if not needs_repair(folder):
+        with StoreWriter(folder) as store:
+            if run_verify(store).problems:
+                refresh_index(store, rebuild=True)
+        return
+    done = run_repair(folder)
+    if quiet:
+        return
+    say(f"embedindex: repaired: {amount(done.files, 'file')} whole; the damaged database is kept as {done.kept}")
+    if done.again:
+        say(f"embedindex: {amount(done.again, 'file')} lost their vectors, not their labels: scan again")
+    if done.holes["files"] or done.refused["files"]:
+        say("embedindex: other files, with their labels, are lost from the index; scan again to find them")
+    elif done.labels_lost:
+        say("embedindex: some labels are lost; import them again")
 
 
 def rebuild(index: IndexOption = None, quiet: QuietOption = False) -> None:
