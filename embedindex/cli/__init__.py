@@ -34,6 +34,7 @@ _COMMANDS = (
     "genre",
     "evaluate",
     "cluster",
+    "train",
     "features",
     "show",
     "remix",

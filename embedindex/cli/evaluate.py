@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from embedindex.cli.console import amount, print_csv, print_json, print_line, print_table, say
-from embedindex.cli.options import CsvOption, IndexOption, JsonOption, one_format
+from embedindex.cli.options import CsvOption, IndexOption, JsonOption, WorkersOption, one_format
 
 if TYPE_CHECKING:
     from embedindex.evaluate import Evaluation, Figures, Method
@@ -37,6 +37,18 @@ def evaluate(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--with", metavar="DIR", help="Another index of the same files, to compare; may be repeated."),
     ] = None,
+    methods: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="LIST", help="Compare what `embedindex train` knows, learnt anew in every fold: logistic,forest,…"
+        ),
+    ] = None,
+    on: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--on", metavar="LIST", help="With --methods: what they hear: embeddings,features,both."),
+    ] = None,
+    features: Annotated[str, typer.Option("--set", help="With --on: classic (26) or rich (134) features.")] = "classic",
+    workers: WorkersOption = 0,
     controls: Annotated[
         bool, typer.Option("--controls", help="Also judge by metadata only and by random numbers.")
     ] = False,
@@ -65,6 +77,14 @@ def evaluate(
     kind = one_format(json=json, csv=csv)
     if folds == 1 or folds < 0:
         raise UsageError(f"--folds {folds}: a split needs two parts or more")
+    if methods is not None:
+        from embedindex.cli.evaluate_methods import evaluate_methods, plans_of
+
+        if compare or plots or csv or k is not None or folds:
+            raise UsageError("--methods goes with --on, --set, --controls, --group, --limit, --seed and --json only")
+        plans = plans_of(methods, on, features, clean_key(key), group, seed=seed, workers=workers, limit=limit)
+        evaluate_methods(index_folder(index), plans, controls=controls, json=json)
+        return
     with ExitStack() as stack:
         stores = [stack.enter_context(Store(index_folder(folder))) for folder in (index, *(compare or ()))]
         result = run(stores, clean_key(key), group, k=k, folds=folds, controls=controls, limit=limit, seed=seed)

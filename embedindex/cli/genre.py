@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import amount, clock, print_csv, print_json, print_table, progress_bar, say
+from embedindex.cli.console import amount, print_json, progress_bar, say
+from embedindex.cli.genre_output import Judged, Result, print_counts, print_results, print_results_csv, results_json
 from embedindex.cli.options import CsvOption, IndexOption, JsonOption, QuietOption, one_format
 
 if TYPE_CHECKING:
-    from embedindex.genre import Judge, Judgement, Span
+    from embedindex.genre import Judge, Span
     from embedindex.records import FileRecord
     from embedindex.store import Store
 
 WAIT_S = 2.0
-UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the answer.
-
-    Attributes:
-        path: the file.
-        file_id: its id in the index; None outside it.
-        judgement: what the neighbours say; None for silence.
-        labels: what it is labelled by that; () for unknown.
-        given: the labels of the key that it was given already.
-        spans: its timeline, when asked for.
-    """
-
-    path: bytes
-    file_id: int | None
-    judgement: Judgement | None
-    labels: tuple[tuple[str, float], ...]
-    given: tuple[str, ...] = ()
-    spans: tuple[Span, ...] = field(default=())
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +36,10 @@ def genre(
     ] = None,
     index: IndexOption = None,
     key: Annotated[str, typer.Option("--key", metavar="KEY", help="Which labels: genre, instrument…")] = "genre",
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME|FILE", help="A classifier of `embedindex train` (default: the nearest files)."),
+    ] = None,
     k: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("-k", min=1, help="Neighbours of each label (default: chosen by cross-validation)."),
@@ -94,6 +75,7 @@ def genre(
 
     Example: embedindex genre --min-confidence 0.5
     """
+    from embedindex.errors import UsageError
     from embedindex.genre import learn_judge
     from embedindex.label_store import given_labels
     from embedindex.labels import clean_key
@@ -107,32 +89,42 @@ def genre(
         return
     if write_tags:
         _check_tags(name, kind, dry_run=dry_run)
+    if method is not None and (timeline or k is not None):
+        raise UsageError("--timeline and -k are for the nearest files; leave out --method")
     with Store(index_folder(index)) as store:
         given = given_labels(store, name)
         inside, outside = _files(store, paths, given)
-        windows = sum(record.n_windows for record in inside) / max(1, len(inside))
-        judge = learn_judge(store, name, group, k=k, queries=(max(1, len(inside)), max(1.0, windows)))
         explain = verbose or json
-        results = list(
-            _judge_inside(store, judge, inside, given, top, min_confidence, several, explain, timeline, quiet=quiet)
-        )
-        results += _judge_outside(store, judge, outside, top, min_confidence, several, explain, timeline)
+        if method is not None:
+            from embedindex.cli.genre_trained import judge_by
+
+            judged, results = judge_by(
+                method, store, name, inside, outside, given, top, min_confidence, several=several, quiet=quiet
+            )
+        else:
+            windows = sum(record.n_windows for record in inside) / max(1, len(inside))
+            judge = learn_judge(store, name, group, k=k, queries=(max(1, len(inside)), max(1.0, windows)))
+            judged = Judged("knn", judge.voter.k, judge.labelled.classes, len(judge.labelled), judge.across_groups)
+            results = list(
+                _judge_inside(store, judge, inside, given, top, min_confidence, several, explain, timeline, quiet=quiet)
+            )
+            results += _judge_outside(store, judge, outside, top, min_confidence, several, explain, timeline)
         model = store.model()
         folder = store.folder
     new = [result for result in results if result.file_id is not None and not result.given]
     number = 0
     if new and not dry_run:
-        number = _write(folder, name, judge, new, f"genre --key {name} --min-confidence {min_confidence:g}")
+        number = _write(folder, name, judged, new, f"genre --key {name} --min-confidence {min_confidence:g}")
     if kind == "json":
-        print_json(_to_json(name, judge, model.identity.name if model else "", results))
+        print_json(results_json(name, judged, model.identity.name if model else "", results))
     elif kind == "csv":
-        _print_csv(results, top, timeline=timeline)
+        print_results_csv(results, top, timeline=timeline)
     elif paths or verbose or timeline:
-        _print_results(results, name, verbose=verbose)
+        print_results(results, name, verbose=verbose)
     else:
-        _print_counts(results, name)
+        print_counts(results, name)
     if not quiet:
-        _say_summary(results, judge, name, number)
+        _say_summary(results, judged, name, number)
     if write_tags:
         from embedindex.cli.genre_tags import write_tags as write
 
@@ -262,119 +254,27 @@ def _judge_outside(
         yield Result(path, None, judgement, labels, (), tuple(spans))
 
 
-def _write(folder: str, key: str, judge: Judge, results: list[Result], detail: str) -> int:
+def _write(folder: str, key: str, judged: Judged, results: list[Result], detail: str) -> int:
     """Write predictions to the index; return the number of the import that undoes them."""
     from embedindex.label_store import put_predictions
     from embedindex.writer import StoreWriter
 
     with StoreWriter(folder, wait_s=WAIT_S) as store:
         predictions = [(result.file_id, list(result.labels)) for result in results if result.file_id is not None]
-        number, _ = put_predictions(store, key, "knn", f"{detail} -k {judge.voter.k}", predictions)
+        number, _ = put_predictions(store, key, judged.source, f"{detail}{_k_of(judged)}", predictions)
     return number
 
 
-def _to_json(key: str, judge: Judge, model: str, results: list[Result]) -> dict[str, Any]:
-    return {
-        "key": key,
-        "k": judge.voter.k,
-        "model": model,
-        "labelled": len(judge.labelled),
-        "labels": list(judge.labelled.classes),
-        "across_groups": judge.across_groups,
-        "results": [_result_json(result) for result in results],
-    }
+def _k_of(judged: Judged) -> str:
+    return "" if judged.k is None else f" -k {judged.k}"
 
 
-def _result_json(result: Result) -> dict[str, Any]:
-    from embedindex.search import path_to_json
-
-    said = result.judgement
-    data: dict[str, Any] = {
-        **path_to_json(result.path),
-        "label": result.labels[0][0] if result.labels else None,
-        "confidence": round(said.values[0][1], 6) if said and said.values else None,
-        "labels": [value for value, _ in result.labels],
-        "top": [{"value": value, "confidence": round(sure, 6)} for value, sure in said.values] if said else [],
-        "familiar": bool(said and said.familiar),
-        "familiarity": round(said.familiarity, 6) if said else None,
-        "nearest": round(said.nearest, 6) if said else None,
-        "given": list(result.given),
-        "neighbours": [
-            {**path_to_json(one.path), "likeness": round(one.likeness, 6), "labels": list(one.values)}
-            for one in (said.neighbours if said else ())
-        ],
-    }
-    if result.spans:
-        data["timeline"] = [
-            {
-                "start": round(span.start_s, 3),
-                "end": round(span.end_s, 3),
-                "value": span.value,
-                "confidence": round(span.confidence, 6),
-            }
-            for span in result.spans
-        ]
-    return data
-
-
-def _print_csv(results: list[Result], top: int, *, timeline: bool) -> None:
-    if timeline:
-        print_csv(
-            ("path", "start", "end", "label", "confidence"),
-            (
-                (os.fsdecode(one.path), f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.value, f"{s.confidence:.4f}")
-                for one in results
-                for s in one.spans
-            ),
-        )
-        return
-    header = ["path", "label", "confidence"]
-    for place in range(2, top + 1):
-        header += [f"label_{place}", f"confidence_{place}"]
-    rows = []
-    for one in results:
-        values = one.judgement.values if one.judgement else ()
-        cells = [os.fsdecode(one.path), one.labels[0][0] if one.labels else UNKNOWN, _sure(values, 0)]
-        for place in range(1, top):
-            cells += [values[place][0] if place < len(values) else "", _sure(values, place)]
-        rows.append(cells)
-    print_csv(header, rows)
-
-
-def _sure(values: tuple[tuple[str, float], ...], place: int) -> str:
-    return f"{values[place][1]:.4f}" if place < len(values) else ""
-
-
-def _print_results(results: list[Result], key: str, *, verbose: bool) -> None:
-    from embedindex.errors import display_path
-
-    rows = []
-    for one in results:
-        values = one.judgement.values if one.judgement else ()
-        shown = ", ".join(value for value, _ in one.labels) or UNKNOWN
-        others = ", ".join(f"{value} {sure:.2f}" for value, sure in values)
-        rows.append((shown, _sure(values, 0)[:4], display_path(one.path), others))
-        if verbose and one.judgement:
-            for near in one.judgement.neighbours:
-                rows.append(("", f"{near.likeness:.3f}", f"  like {display_path(near.path)}", ", ".join(near.values)))
-        for span in one.spans:
-            rows.append((span.value, f"{span.confidence:.2f}", f"  {clock(span.start_s)} to {clock(span.end_s)}", ""))
-    print_table((key, "sure", "file", "candidates"), rows, right=(1,))
-
-
-def _print_counts(results: list[Result], key: str) -> None:
-    counts = Counter(value for one in results for value, _ in one.labels)
-    unknown = sum(1 for one in results if not one.labels)
-    rows = [(value, f"{count:,}") for value, count in counts.most_common()]
-    print_table((key, "files"), [*rows, *([(UNKNOWN, f"{unknown:,}")] if unknown else [])], right=(1,))
-
-
-def _say_summary(results: list[Result], judge: Judge, key: str, number: int) -> None:
+def _say_summary(results: list[Result], judged: Judged, key: str, number: int) -> None:
     labelled = sum(1 for one in results if one.labels)
-    basis = "across groups" if judge.across_groups else "file by file: it holds for files like the labelled ones only"
+    basis = "across groups" if judged.across_groups else "file by file: it holds for files like the labelled ones only"
     say(
-        f"embedindex: {amount(labelled, 'file')} of {len(results):,} labelled by {len(judge.labelled):,} with a given "
-        f"{key}, k = {judge.voter.k}; confidence learnt {basis}"
+        f"embedindex: {amount(labelled, 'file')} of {len(results):,} labelled by {judged.labelled:,} with a given "
+        f"{key}, {judged.source if judged.k is None else f'k = {judged.k}'}; confidence learnt {basis}"
     )
     if number:
         say(f"embedindex: written as import {number}; `embedindex label undo` takes it back")
