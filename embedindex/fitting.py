@@ -20,7 +20,7 @@ from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.classifier_file import Session
 from embedindex.classifier_graph import ConvClassifier, RowClassifier, Scaling, conv_graph, rows_graph
 from embedindex.errors import UsageError
-from embedindex.learners import LEAST_CHANCE, Step, learn, learn_boosting, parts_of
+from embedindex.learners import LEAST_CHANCE, Step, answerable, learn, learn_boosting, parts_of
 
 Method = Literal["knn", "logistic", "forest", "boosting", "mlp", "cnn"]
 METHODS: tuple[Method, ...] = ("knn", "logistic", "forest", "boosting", "mlp", "cnn")
@@ -203,5 +203,6 @@ def _fit_stopped(method: Method, material: Material, seed: int, step: Step | Non
         else:
             classifier = learn_boosting(rows, truth, given, seed=seed, history=history)
         fitted = Fitted(scaling, classifier, 1.0, *_familiar(rows, learning.groups, seed), history)
-    temperature = temperature_of(fitted.raw(validation), validation.truth)
+    fair = answerable(validation.truth, learning.truth)
+    temperature = temperature_of(fitted.raw(validation)[fair], validation.truth[fair])
     return Fitted(fitted.scaling, fitted.classifier, temperature, fitted.known, fitted.far, history)

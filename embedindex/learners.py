@@ -84,6 +84,14 @@ def splits(groups: Int64Array, truth: BoolArray, folds: int, seed: int) -> Itera
             yield teachers, judged
 
 
+def answerable(truth: BoolArray, teachers: BoolArray) -> BoolArray:
+    """Return (n,) whether a class of each file occurs among the teachers' (m, C): the others cannot be got right.
+
+    Left in, they would teach a classifier to be less sure of the rest than it should be.
+    """
+    return np.asarray((truth & teachers.any(axis=0)).any(axis=1), np.bool_)
+
+
 def likelihood(chances: Float64Array, truth: BoolArray) -> float:
     """Return the mean log probability of what rows are."""
     said = (chances * truth).sum(axis=1)
@@ -136,6 +144,9 @@ def _neighbours(rows: Float32Array, truth: BoolArray, groups: Int64Array) -> Lea
     cosines = np.where(groups[:, None] != groups[None, :], unit @ unit.T, -np.inf)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : max(K_CHOICES)]
     found = np.take_along_axis(cosines, nearest, axis=1)
+    inside = np.zeros((int(groups.max()) + 1, truth.shape[1]), np.int64)
+    np.add.at(inside, groups, truth.astype(np.int64))
+    fair = (truth & (truth.sum(axis=0)[None, :] > inside[groups])).any(axis=1)
     best, chosen, said = float("-inf"), (5, 10.0), np.zeros(truth.shape)
     for k in K_CHOICES:
         for sharpness in SHARPNESS_CHOICES:
@@ -143,8 +154,8 @@ def _neighbours(rows: Float32Array, truth: BoolArray, groups: Int64Array) -> Lea
             votes = np.einsum("mk,mkc->mc", weights, labels[nearest[:, :k]])
             shares = votes / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
             chances = NEIGHBOUR_PRIOR / truth.shape[1] + (1.0 - NEIGHBOUR_PRIOR) * shares
-            if (told := likelihood(chances, truth)) > best:
-                best, chosen, said = told, (k, sharpness), chances
+            if (told := likelihood(chances[fair], truth[fair])) > best:
+                best, chosen, said = told, (k, sharpness), np.where(fair[:, None], chances, 0.0)
     return Learnt(NeighboursClassifier(np.asarray(unit, np.float32), labels, *chosen), said)
 
 
@@ -159,7 +170,8 @@ def _logistic(rows: Float32Array, truth: BoolArray, groups: Int64Array, seed: in
         said = np.zeros(truth.shape)
         for teachers, judged in folds:
             kernel, bias = _regression(turned[teachers], truth[teachers], penalty)
-            said[judged] = softmax(turned[judged] @ kernel + bias)
+            fair = judged[answerable(truth[judged], truth[teachers])]
+            said[fair] = softmax(turned[fair] @ kernel + bias)
         known = said.sum(axis=1) > 0
         if known.any() and (told := likelihood(said[known], truth[known])) > best:
             best, chosen, left_out = told, penalty, said
@@ -193,7 +205,9 @@ def _forest(rows: Float32Array, truth: BoolArray, groups: Int64Array, seed: int)
     left_out = np.zeros(truth.shape)
     for teachers, judged in splits(groups, truth, FOLDS, seed):
         forest = _forest_of(rows[teachers], truth[teachers], seed)
-        left_out[judged[:, None], forest.classes_[None]] = forest.predict_proba(rows[judged])
+        fair = judged[answerable(truth[judged], truth[teachers])]
+        if len(fair):
+            left_out[fair[:, None], forest.classes_[None]] = forest.predict_proba(rows[fair])
     forest = _forest_of(rows, truth, seed)
     trees = [_grown(one.tree_, forest.classes_, truth.shape[1]) for one in forest.estimators_]
     return Learnt(TreesClassifier(tuple(trees), np.full(truth.shape[1], LEAST_CHANCE), logits=False), left_out)
