@@ -140,7 +140,9 @@ def _fit(
             if step is not None:
                 step(epoch + 1, MAX_EPOCHS)
 
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     model.fit(
         inputs[place],
         label,
