@@ -185,7 +185,9 @@ def without_rare(material: Material, classes: tuple[str, ...]) -> tuple[Material
             f"two labels with {LEAST_OF_A_CLASS} usable files or more are needed, {int(enough.sum())} found; label more"
         )
     if len(kept) < LEAST_FILES:
-        raise QueryError(f"{len(kept)} labelled files are too few to learn from and to test with; label at least {LEAST_FILES}")
+        raise QueryError(
+            f"{len(kept)} labelled files are too few to learn from and to test; label {LEAST_FILES} or more"
+        )
     names = np.array(classes, object)
     return kept, tuple(names[enough]), tuple(names[~enough])
 
