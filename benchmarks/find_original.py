@@ -11,36 +11,15 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
+from altered import encode_mp3
 
-from embedindex.arrays import Float32Array
 from embedindex.audio import read_audio
 from embedindex.index import load_view
 from embedindex.query import QueryMaker
 from embedindex.search import search
 from embedindex.store import Store
-
-
-def encode_mp3(path: Path, samples: Float32Array, sample_rate: int, bit_rate: int) -> None:
-    """Write (n, channels) samples as MP3 with LAME at a constant bit rate (bit/s)."""
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
-    with av.open(str(path), "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=sample_rate, layout=layout)
-        stream.bit_rate = bit_rate
-        planar = np.ascontiguousarray(samples.T, np.float32)
-        size = 1152
-        for start in range(0, planar.shape[1], size):
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(planar[:, start : start + size]), format="fltp", layout=layout
-            )
-            frame.sample_rate = sample_rate
-            frame.pts, frame.time_base = start, Fraction(1, sample_rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 def main() -> None:

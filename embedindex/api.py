@@ -28,7 +28,7 @@ from embedindex.progress import Report, ScanSummary, silent
 from embedindex.query import Part, QueryMaker
 from embedindex.records import FileRecord
 from embedindex.scan import ScanOptions, scan
-from embedindex.search import UNLIKE_WEIGHT, By, Hit, labels_of, search
+from embedindex.search import UNLIKE_WEIGHT, By, Hit, Match, labels_of, search
 from embedindex.store import Store
 from embedindex.tempo_key import TempoKey
 from embedindex.writer import StoreWriter
@@ -107,6 +107,8 @@ class Index:
         by: By = "file",
         filters: Filters | None = None,
         include_self: bool = False,
+        match: Match = "auto",
+        warp: bool = False,
     ) -> list[Hit]:
         """Return the `k` files (or places in files) that are most like some sounds; see `embedindex.search.search`.
 
@@ -119,6 +121,9 @@ class Index:
             by: ``"file"`` or ``"window"``.
             filters: which files may be found.
             include_self: let the sounds themselves be found.
+            match: ``"inside"``: find the sounds in files; ``"whole"``: compare them with whole files; ``"auto"``: the
+                latter for sounds of a minute and more.
+            warp: inside, also at another speed.
 
         Raises:
             EmbedindexError: the question makes no sense, or a sound cannot be used.
@@ -134,6 +139,8 @@ class Index:
             include_self=include_self,
             unlike=[self._maker.from_path(os.fspath(sound)) for sound in unlike],
             unlike_weight=unlike_weight,
+            match=match,
+            warp=warp,
         )
 
     def scan(self, *paths: Sound, workers: int = 0, report: Report = silent) -> ScanSummary:

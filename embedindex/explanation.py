@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from embedindex.index import IndexView
+from embedindex.likeness import likeness, vectors_as_set
+from embedindex.matching import Order, lay
 from embedindex.query import Query
-from embedindex.search import By, Hit, in_space, path_to_json
+from embedindex.search import By, Hit, Match, in_space, path_to_json, way_to_match
 from embedindex.store import Store
 
 
@@ -61,6 +63,8 @@ def explain(
     unlike: Sequence[Query] = (),
     *,
     by: By = "file",
+    match: Match = "auto",
+    warp: bool = False,
     most: int = 3,
 ) -> list[Explanation]:
     """Return how the score of a hit comes about, query by query, with at most so many pairs for each."""
@@ -69,13 +73,24 @@ def explain(
     places = np.flatnonzero(stored.any(axis=1))
     if by == "window":
         places = np.array([round(hit.start_s / hop_s)])
-    theirs = view.space.apply(stored[places])
+    way = way_to_match(queries, by, match, warp)
+    order: Order = "warp" if warp else "time"
+    everything = view.space.apply(stored)
+    theirs = everything[places]
     explained = []
     asked = [*((query, False) for query in queries), *((query, True) for query in unlike)]
     for (query, away), phases in zip(asked, in_space(view, [query for query, _ in asked]), strict=True):
-        tables = [phase @ theirs.T for phase in phases]
-        scores = [float(table.max()) if by == "window" else float(table.max(axis=1).mean()) for table in tables]
-        number = int(np.argmax(scores))
+        tables = [phase.rows @ theirs.T for phase in phases]
+        if by == "window":
+            number = int(np.argmax([table.max() for table in tables]))
+            score = float(tables[number].max())
+        elif way == "whole":
+            number = 0
+            own, file = (vectors_as_set(one, view.space) for one in (query.vectors[0], stored[places]))
+            score = float(likeness(own, file)[0, 0])
+        else:
+            laid = lay(phases, everything, hop_s, order)
+            number, score = laid.phase, laid.score
         best = tables[number].max(axis=1)
         rows = np.argsort(-best, kind="stable")[: 1 if by == "window" else most]
         pairs = tuple(
@@ -88,7 +103,7 @@ def explain(
             for row in rows
         )
         windows = sum(map(len, tables)) if by == "window" else len(best)
-        explained.append(Explanation(query.path, away, max(-1.0, min(1.0, scores[number])), windows, pairs))
+        explained.append(Explanation(query.path, away, max(-1.0, min(1.0, score)), windows, pairs))
     return explained
 
 

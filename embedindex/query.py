@@ -3,6 +3,7 @@
 A file that the index holds unchanged is not decoded again: its stored vectors are used. Any other sound is embedded the
 way a scan would, but from several starting points a fraction of a hop apart (`PHASES`), because nothing says that its
 windows fall where those of the library fall: a clip cut at an odd place would otherwise match half a hop beside itself.
+For the same reason it is also heard from where it really begins, and without its steady noise (`embedindex.cleaning`).
 A part of a sound is listened to as if it had been cut out; a folder stands for its files together.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader
+from embedindex.cleaning import onset_sample, without_noise
 from embedindex.crawl import CrawlTrouble, FileStat, absolute_path, crawl, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import (
@@ -38,6 +40,8 @@ from embedindex.writer import describe_model
 
 # So many starting points to the hop of long sounds; the windows of short queries lie closer, and need fewer.
 PHASES = 4
+# Silence in front of a sound that is longer than this is also left out.
+LEAST_SILENCE_S = 0.01
 # Longer queries are embedded from one starting point: they have windows enough that some fall well.
 PHASED_UP_TO_S = 30.0
 # Of longer sounds so many windows, evenly spread, ask for the whole: more cost time and change no ranking.
@@ -67,6 +71,8 @@ class Query:
         sources: of a folder, the file of each window; empty for a file.
         others: of a folder, its files in the index.
         remarks: what a person should know about the answer.
+        length_s: how long the sound (or the part of it that is meant) is; None when unknown.
+        offset_s: where that part begins in the sound.
     """
 
     path: bytes
@@ -76,6 +82,8 @@ class Query:
     sources: tuple[bytes, ...] = ()
     others: tuple[FileRecord, ...] = ()
     remarks: tuple[str, ...] = ()
+    length_s: float | None = None
+    offset_s: float = 0.0
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
@@ -187,14 +195,21 @@ class QueryMaker:
         )
         heard: tuple[_Heard, ...]
         if record is not None and record.status == "ok" and unchanged and part == WHOLE:
-            heard = (self._stored(record),)
+            heard, length_s = (self._stored(record),), record.duration
         else:
-            heard = self._embed(absolute, part)
+            heard, length_s = self._embed(absolute, part)
         loud = tuple(one for one in (one.useful(MAX_WINDOWS) for one in heard) if len(one.vectors))
         if not loud:
             what = "it" if part == WHOLE else "that part of it"
             raise QueryError(f"{display_path(absolute)}: there is nothing but silence in {what}; give another sound")
-        return Query(absolute, tuple(one.vectors for one in loud), record, tuple(one.starts_s for one in loud))
+        return Query(
+            absolute,
+            tuple(one.vectors for one in loud),
+            record,
+            tuple(one.starts_s for one in loud),
+            length_s=length_s,
+            offset_s=part.start_s,
+        )
 
     def from_folder(self, path: str | bytes) -> Query:
         """Return one query for all sounds in a folder and below it, each with about the same weight.
@@ -253,28 +268,53 @@ class QueryMaker:
                     return record
         return None
 
-    def _embed(self, path: bytes, part: Part) -> tuple[_Heard, ...]:
+    def _embed(self, path: bytes, part: Part) -> tuple[tuple[_Heard, ...], float | None]:
+        """Return the hearings of a sound, or a part of it, and its length in seconds where that is known."""
         model = self.model()
         rate = model.identity.sample_rate
         held = self._short(path, rate, part)
         usual = hop_samples(self._model.hop_s, rate)
         if held is None and part == WHOLE:
             embedding = embed_file(path, model, self._model.hop_s, content_hash=b"")
-            return (_Heard(embedding.vectors, _starts_s(len(embedding.vectors), embedding.hop_s)),)
+            heard = _Heard(embedding.vectors, _starts_s(len(embedding.vectors), embedding.hop_s))
+            return (heard,), embedding.duration_s
         if held is None:  # read twice, first for its level: no sound is too long
             peak = max(float(np.abs(block).max()) for block in part_blocks(path, rate, part))
             vectors, _ = embed_blocks(part_blocks(path, rate, part), peak, model, usual)
-            return (_Heard(_as_stored(path, vectors, model), _starts_s(len(vectors), usual / rate, part.start_s)),)
+            starts_s = _starts_s(len(vectors), usual / rate, part.start_s)
+            length_s = None if part.end_s is None else part.end_s - part.start_s
+            return (_Heard(_as_stored(path, vectors, model), starts_s),), length_s
         samples, peak = held
-        window = model.identity.window_samples
+        return self._hearings(path, samples, peak, part.start_s), len(samples) / rate
+
+    def _hearings(self, path: bytes, samples: Float32Array, peak: float, first_s: float) -> tuple[_Heard, ...]:
+        """Return a short sound as heard from several starting points, from where it really begins, and less its noise.
+
+        Args:
+            path: where it is from, for messages.
+            samples: the sound at the model's rate.
+            peak: its greatest magnitude.
+            first_s: where it begins in its file.
+        """
+        model = self.model()
+        rate, window = model.identity.sample_rate, model.identity.window_samples
+        usual = hop_samples(self._model.hop_s, rate)
         hop = dense_hop(len(samples), window, usual)
+        points = range(0, hop, max(1, usual // PHASES))
+        starts = [start for start in points if not start or count_windows(len(samples) - start, window, hop)]
+        onset = onset_sample(samples)
+        cleaned = without_noise(samples)
+        variants = [(samples, peak, starts)]
+        if onset > LEAST_SILENCE_S * rate and onset not in starts:
+            variants.append((samples, peak, [onset]))
+        if cleaned is not None and cleaned.any():
+            variants.append((cleaned, float(np.abs(cleaned).max()), starts))
         heard = []
-        for start in range(0, hop, max(1, usual // PHASES)):
-            if start and count_windows(len(samples) - start, window, hop) == 0:
-                break
-            vectors, _ = embed_blocks([samples[start:]], peak, model, hop)
-            starts_s = _starts_s(len(vectors), hop / rate, part.start_s + start / rate)
-            heard.append(_Heard(_as_stored(path, vectors, model), starts_s))
+        for sound, top, beginnings in variants:
+            for start in beginnings:
+                vectors, _ = embed_blocks([sound[start:]], top, model, hop)
+                starts_s = _starts_s(len(vectors), hop / rate, first_s + start / rate)
+                heard.append(_Heard(_as_stored(path, vectors, model), starts_s))
         return tuple(heard)
 
     def _short(self, path: bytes, sample_rate: int, part: Part) -> tuple[Float32Array, float] | None:

@@ -1,10 +1,11 @@
 """What sounds like this: ranking the files, or the windows, of an index by similarity to a query.
 
-How a file's score is made: each window of the query is compared with every window of the file, by cosine similarity in
-the index's space; the best one counts; the mean over the query's windows is the file's score. (For a query that was
-embedded from several starting points, the best of them counts.) A file is thus found by any part that resembles the
-query, a long file is not punished for being long, and a file compared with itself scores 1. FAISS proposes the files;
-the scores are computed from the stored vectors. See docs/similar.md.
+Two ways to match. *Inside*: is the query in the file? Each window of the query is compared with every window of the
+file, by cosine similarity in the index's space; half of the score is the mean of the best ones, wherever they are, the
+other half the mean where the query's windows lie one after the other in the file (`embedindex.matching`). A file is
+thus found by any part that resembles the query, and a long one is not punished for being long. *Whole*: are the two
+alike from end to end, in both directions (`embedindex.whole`)? Either way a file compared with itself scores 1. FAISS
+proposes the files; the scores are computed from the stored vectors. See docs/similar.md.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import heapq
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +22,15 @@ from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_path
 from embedindex.filters import Filters
 from embedindex.index import IndexView
+from embedindex.matching import Order, Phase, lay
 from embedindex.query import Query
 from embedindex.records import FileRecord
 from embedindex.store import Store
+from embedindex.whole import MAX_PROPOSED_WINDOWS, By, Match, Row, way_to_match, whole_files
 from embedindex.windows import window_start_s
 
 # So many windows FAISS proposes for each window of the query, and so many files are compared exactly, at the least.
 PROPOSED_WINDOWS = 100
-MAX_PROPOSED_WINDOWS = 2000
 COMPARED_FILES = 50
 # Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
 CHEAP_SEARCH = 500_000
@@ -39,25 +41,41 @@ PROPOSAL_ERROR = 2e-3
 SCORE_DIGITS = 6
 # How much the likeness to an unwanted sound takes from a score, unless said otherwise.
 UNLIKE_WEIGHT = 0.5
-By = Literal["file", "window"]
-__all__ = ["UNLIKE_WEIGHT", "By", "Filters", "Hit", "hit_to_json", "in_space", "labels_of", "path_to_json", "search"]
-
-Row = tuple[float, "FileRecord", int]  # score, file, window of the file
+__all__ = [
+    "UNLIKE_WEIGHT",
+    "By",
+    "Filters",
+    "Hit",
+    "Match",
+    "hit_to_json",
+    "in_space",
+    "labels_of",
+    "path_to_json",
+    "search",
+    "way_to_match",
+]
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked: the sounds' phases in the index's space, each (n, dimension) unit rows.
+    """What is asked.
 
     Attributes:
-        like: the sounds to be like.
-        unlike: the sounds to be unlike.
+        like: the phases of each of the sounds to be like.
+        unlike: those of the sounds to be unlike.
         weight: how much a file's score for those takes from its score; 0 when there are none.
+        order: whether the order of a sound's windows counts.
     """
 
-    like: list[list[Float32Array]]
-    unlike: list[list[Float32Array]]
+    like: list[list[Phase]]
+    unlike: list[list[Phase]]
     weight: float
+    order: Order
+
+    @property
+    def rows(self) -> Float32Array:
+        """All windows of all phases of the sounds to be like, (n, dimension)."""
+        return np.concatenate([phase.rows for phases in self.like for phase in phases])
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,8 @@ class Hit:
         rank: from 1.
         file: the file that was found.
         score: cosine similarity in the index's space, less what likeness to unwanted sounds takes from it.
-        start_s: where its best matching window starts, in seconds.
-        end_s: where that window ends (not beyond the file's end).
+        start_s: where the query begins in it, or (by window, or for several queries) its best matching window, seconds.
+        end_s: where that place ends (not beyond the file's end).
         labels: the file's labels, several values to a key.
     """
 
@@ -92,6 +110,8 @@ def search(
     include_self: bool = False,
     unlike: Sequence[Query] = (),
     unlike_weight: float = UNLIKE_WEIGHT,
+    match: Match = "auto",
+    warp: bool = False,
 ) -> list[Hit]:
     """Return the `k` files (or windows) most similar to some sounds, the most similar first.
 
@@ -108,9 +128,13 @@ def search(
         include_self: whether the queries themselves (and the unwanted sounds) may be found.
         unlike: sounds to stay away from.
         unlike_weight: by how much, above 0.
+        match: ``"inside"``: find the queries in files; ``"whole"``: compare them with whole files; ``"auto"``: what
+            `way_to_match` says.
+        warp: inside, a query also matches at any speed from half to twice its own.
 
     Raises:
-        UsageError: `k` is less than 1, there is no query, or the weight is not above 0.
+        UsageError: `k` is less than 1, there is no query, the weight is not above 0, or `match`, `warp` and `by` do not
+            go together.
         IndexEmptyError: there is nothing to find in the index.
         QueryError: the filters leave nothing to search.
     """
@@ -122,29 +146,41 @@ def search(
         raise UsageError("give at least one sound to search for, and -k of at least 1")
     if not 0 < unlike_weight < float("inf"):
         raise UsageError(f"the weight of unwanted sounds must be a number above 0, not {unlike_weight:g}")
+    way = way_to_match(queries, by, match, warp)
     selves = tuple(record for query in (*queries, *unlike) for record in query.records)
     with store.snapshot():  # a scan may go on meanwhile
         allowed = _allowed(store, view, filters or Filters(), () if include_self else selves)
-        like, away = (
-            [[view.space.apply(phase) for phase in query.vectors] for query in set_] for set_ in (queries, unlike)
-        )
-        question = _Question(like, away, unlike_weight if unlike else 0.0)
-        rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, k)
+        weight = unlike_weight if unlike else 0.0
+        if way == "whole":
+            rows = whole_files(store, view, queries, unlike, weight, allowed)
+        else:
+            order: Order = "any" if by == "window" else "warp" if warp else "time"
+            question = _Question(in_space(view, queries), in_space(view, unlike), weight, order)
+            rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, k)
         # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
         own = {record.id for record in selves}
         rows.sort(key=lambda row: (-round(row[0], SCORE_DIGITS), row[1].id not in own, row[1].path, row[2]))
-        window_s = view.model.identity.window_s
         hits = []
-        for rank, (score, record, window) in enumerate(rows[:k], 1):
-            start_s = window_start_s(window, record.hop_s or view.model.hop_s)
-            end_s = min(start_s + window_s, max(start_s, record.duration or start_s + window_s))
+        for rank, (score, record, start_s, end_s) in enumerate(rows[:k], 1):
+            end_s = min(end_s, max(start_s, record.duration or end_s))
             hits.append(Hit(rank, record, score, start_s, end_s, labels_of(store, record)))
     return hits
 
 
-def in_space(view: IndexView, queries: Sequence[Query]) -> list[list[Float32Array]]:
-    """Return the phases of queries, (n, dimension) each, in the space of the index."""
-    return [[view.space.apply(phase) for phase in query.vectors] for query in queries]
+def in_space(view: IndexView, queries: Sequence[Query]) -> list[list[Phase]]:
+    """Return the phases of queries in the space of the index; the windows of a folder have no order."""
+    window_s = view.model.identity.window_s
+    asked = []
+    for query in queries:
+        phases = []
+        for number, vectors in enumerate(query.vectors):
+            starts_s = query.starts_s[number] if query.starts_s and not query.sources else np.zeros(0)
+            tail_s = window_s
+            if len(starts_s) and query.length_s is not None:
+                tail_s = min(window_s, max(0.0, query.offset_s + query.length_s - float(starts_s[-1])))
+            phases.append(Phase(view.space.apply(vectors), starts_s - query.offset_s, tail_s))
+        asked.append(phases)
+    return asked
 
 
 def labels_of(store: Store, record: FileRecord) -> dict[str, list[str]]:
@@ -179,7 +215,7 @@ def _allowed(store: Store, view: IndexView, filters: Filters, selves: tuple[File
 
 def _best_windows(store: Store, view: IndexView, question: _Question, allowed: BoolArray | None, k: int) -> list[Row]:
     """Return at least the `k` best windows, in no order: those of the files whose windows FAISS finds first."""
-    everything = np.concatenate([phase for phases in question.like for phase in phases])
+    everything = question.rows
     proposed, compared = PROPOSED_WINDOWS, COMPARED_FILES + k
     if question.unlike:  # what is found first may be what is unwanted
         proposed, compared = MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES + k
@@ -207,7 +243,7 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
     left out of the next round of proposals, so that one long file cannot hide all others. In a big index one round has
     to do, as long as it gives `k` files. Unwanted sounds can add at most their weight to a bound (a cosine of -1).
     """
-    everything = np.concatenate([phase for phases in question.like for phase in phases])
+    everything = question.rows
     cheap = len(everything) * view.windows <= CHEAP_SEARCH
     most = max(CHEAP_COMPARED_FILES if cheap or question.unlike else COMPARED_FILES, 2 * k)
     depth = min(max(PROPOSED_WINDOWS, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
@@ -224,7 +260,7 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
             record = store.file(int(files[place]))
             compared = _compare(store, view, record, question, "file", k)
             rows += compared
-            for score, _, _ in compared:
+            for score, *_ in compared:
                 heapq.heappush(best, score)
                 if len(best) > k:
                     heapq.heappop(best)
@@ -237,13 +273,13 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
 
 
 def _bounds(
-    store: Store, vectors: list[list[Float32Array]], scores: Float32Array, windows: Int64Array
+    store: Store, like: list[list[Phase]], scores: Float32Array, windows: Int64Array
 ) -> tuple[Int64Array, Float64Array, float]:
     """Return what the scores of files can be at most, given the windows that FAISS proposes.
 
     Args:
         store: the index.
-        vectors: the queries' phases, each (n, dimension); N rows in all.
+        like: the queries' phases; N rows in all.
         scores: (N, depth) of the proposed windows, descending.
         windows: (N, depth) their numbers, -1 where there are no more.
 
@@ -263,54 +299,53 @@ def _bounds(
     first[1:] = (owners[order][1:] != owners[order][:-1]) | (rows[order][1:] != rows[order][:-1])
     best = order[first]
     ids, place = np.unique(owners[best], return_inverse=True)
-    lengths = [len(phase) for phases in vectors for phase in phases]
+    lengths = [len(phase.rows) for phases in like for phase in phases]
     phase_of_row = np.repeat(np.arange(len(lengths)), lengths)
     means = np.zeros((len(ids) + 1, len(lengths)))  # the last line is for all other files
     means += np.bincount(phase_of_row, floor)
     np.add.at(means, (place, phase_of_row[rows[best]]), similarity[best] - floor[rows[best]])
     means /= lengths
-    ends = np.cumsum([len(phases) for phases in vectors])
-    totals = sum(part.max(axis=1) for part in np.split(means, ends[:-1], axis=1)) / len(vectors)
+    ends = np.cumsum([len(phases) for phases in like])
+    totals = sum(part.max(axis=1) for part in np.split(means, ends[:-1], axis=1)) / len(like)
     return ids, totals[:-1], float(totals[-1]) if found.all() else -np.inf
 
 
 def _compare(store: Store, view: IndexView, record: FileRecord, question: _Question, by: By, k: int) -> list[Row]:
-    """Return (score, file, window of the file) for the file as a whole, or for its `k` best windows."""
-    stored = store.vectors_of(record)
-    loud = np.flatnonzero(stored.any(axis=1))
-    if not len(loud):
+    """Return the row for the file as a whole, or those for its `k` best windows."""
+    theirs = view.space.apply(store.vectors_of(record))
+    loud = np.asarray(theirs.any(axis=1))
+    if not loud.any():
         return []
-    theirs = view.space.apply(stored[loud])
-    score, best_windows = _likeness(question.like, theirs, by)
-    place = int(np.argmax(best_windows))
-    if question.unlike:
-        away, away_windows = _likeness(question.unlike, theirs, by)
-        score -= question.weight * away
-        best_windows = best_windows - np.float32(question.weight) * away_windows
+    hop_s, window_s = record.hop_s or view.model.hop_s, view.model.identity.window_s
     if by == "file":
-        return [(score, record, int(loud[place]))]
-    places = np.argsort(-best_windows, kind="stable")[:k]
-    return [(float(best_windows[place]), record, int(loud[place])) for place in places]
+        laid = [lay(phases, theirs, hop_s, question.order) for phases in question.like]
+        score = float(np.mean([one.score for one in laid]))
+        if question.unlike:
+            away = [lay(phases, theirs, hop_s, question.order).score for phases in question.unlike]
+            score -= question.weight * max(-1.0, min(1.0, float(np.mean(away))))
+        else:
+            score = max(-1.0, min(1.0, score))  # rounding may have left a cosine's range
+        if len(laid) == 1 and laid[0].start_s is not None and laid[0].end_s is not None:
+            return [(score, record, laid[0].start_s, laid[0].end_s)]
+        chosen = [[phases[one.phase]] for phases, one in zip(question.like, laid, strict=True)]
+        start_s = window_start_s(int(np.argmax(_of_windows(chosen, theirs))), hop_s)
+        return [(score, record, start_s, start_s + window_s)]
+    of_windows = _of_windows(question.like, theirs)
+    if question.unlike:
+        of_windows = of_windows - np.float32(question.weight) * _of_windows(question.unlike, theirs)
+    of_windows = np.where(loud, of_windows, -np.inf)
+    places = [int(place) for place in np.argsort(-of_windows, kind="stable")[:k] if loud[place]]
+    starts_s = [window_start_s(place, hop_s) for place in places]
+    return [
+        (float(of_windows[place]), record, start_s, start_s + window_s)
+        for place, start_s in zip(places, starts_s, strict=True)
+    ]
 
 
-def _likeness(vectors: list[list[Float32Array]], theirs: Float32Array, by: By) -> tuple[float, Float32Array]:
-    """Return (score of a file for some sounds, (n,) best cosine of each of its windows).
-
-    Args:
-        vectors: the sounds' phases.
-        theirs: (n, dimension) the file's windows.
-        by: ``"file"``: only the phase that counts for the score counts for its windows; ``"window"``: all phases do.
-    """
-    total = 0.0
-    best_windows = np.full(len(theirs), -1.0, np.float32)
-    for phases in vectors:
-        similarities = [phase @ theirs.T for phase in phases]
-        means = [float(table.max(axis=1).mean()) for table in similarities]
-        total += max(means)
-        for table in similarities if by == "window" else [similarities[int(np.argmax(means))]]:
-            np.maximum(best_windows, table.max(axis=0), out=best_windows)
-    score = max(-1.0, min(1.0, total / len(vectors)))  # rounding may have left a cosine's range
-    return score, np.minimum(best_windows, np.float32(1))
+def _of_windows(sounds: list[list[Phase]], theirs: Float32Array) -> Float32Array:
+    """Return (m,) the best cosine of each window of a file, (m, dimension), with any window of some sounds."""
+    rows = np.concatenate([phase.rows for phases in sounds for phase in phases])
+    return np.asarray(np.minimum((rows @ theirs.T).max(axis=0), np.float32(1)), np.float32)
 
 
 def hit_to_json(hit: Hit) -> dict[str, Any]:

@@ -288,3 +288,45 @@ def test_answer_is_the_same_every_time(place: Path) -> None:
     first, second = (command("similar", place / "clip.wav", "--json", "-k", "99").out for _ in range(2))
     assert first == second
     assert json.loads(first)["results"]
+
+
+def test_match_says_whether_clips_are_found_inside_files_or_compared_with_whole_ones(
+    place: Path, tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "part.wav", chirp(200, 3500, 8.0, TINY_RATE)[3 * TINY_RATE : 5 * TINY_RATE])
+    part, sweep = str(tmp_path / "part.wav"), str(place / "library" / "sweep.wav")
+    first = command("similar", part, "--match", "inside", "--json").json["results"][0]
+    assert first["path"] == sweep
+    assert first["start"] == pytest.approx(3.0, abs=0.2)
+    assert first["end"] == pytest.approx(5.0, abs=0.3)
+    results = command("similar", part, "--match", "whole", "--json", "-k", "30").json["results"]
+    assert {(result["start"], result["end"] - result["duration"]) for result in results} == {(0.0, 0.0)}
+    whole = next(result for result in results if result["path"] == sweep)
+    assert whole["score"] < first["score"] - 0.05
+    explained = command("similar", part, "--match", "whole", "--json", "-v", "-k", "3").json["results"]
+    assert [result["matches"][0]["score"] for result in explained] == pytest.approx(
+        [result["score"] for result in explained], abs=1e-4
+    )
+
+
+def test_warp_finds_the_same_gesture_played_faster(place: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "fast.wav", chirp(200, 3500, 5.0, TINY_RATE))
+    fast, sweep = str(tmp_path / "fast.wav"), str(place / "library" / "sweep.wav")
+
+    def score(*options: str) -> float:
+        results = command("similar", fast, "--json", "-k", "30", *options).json["results"]
+        return float(next(result["score"] for result in results if result["path"] == sweep))
+
+    assert score("--warp") > score() + 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--match", "sideways"), "choose auto, inside or whole"),
+        (("--match", "whole", "--warp"), "leave out --match whole"),
+        (("--by", "window", "--warp"), "window by window"),
+    ],
+)
+def test_ways_that_do_not_go_together_are_refused(place: Path, options: tuple[str, ...], reason: str) -> None:
+    assert reason in refusal("similar", str(place / "clip.wav"), *options, status=2)

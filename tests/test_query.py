@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from embedindex.arrays import Float32Array
+from embedindex.audio import read_audio
 from embedindex.embed import embed_file
 from embedindex.errors import (
     EmbeddingError,
@@ -23,7 +24,7 @@ from embedindex.errors import (
 )
 from embedindex.index import load_view
 from embedindex.models import Model, ModelRequest, load_model
-from embedindex.query import MAX_WINDOWS, PHASES, QueryMaker
+from embedindex.query import MAX_WINDOWS, PHASES, Part, QueryMaker
 from embedindex.search import search
 from embedindex.store import Store
 from tests.indexing import TINY, TINY_RATE, age, make_sound, run_scan, write_samples
@@ -214,3 +215,48 @@ def test_vectors_that_are_no_numbers_are_refused(store: Store, tmp_path: Path) -
     path = write_samples(tmp_path / "clip.wav", sine(500, 1.0, TINY_RATE))
     with pytest.raises(EmbeddingError, match=r"clip\.wav: the model tiny made vectors of it that are not numbers"):
         maker(store, load=lambda _: Broken()).from_file(str(path))
+
+
+def test_silence_in_front_of_a_sound_does_not_keep_it_from_being_found(
+    store: Store, place: Path, tmp_path: Path
+) -> None:
+    original = place / "library" / "2.wav"
+    samples, _ = read_audio(str(original), sample_rate=TINY_RATE)
+    late = write_samples(
+        tmp_path / "late.wav", np.concatenate((np.zeros(round(0.31 * TINY_RATE), np.float32), samples))
+    )
+    query = maker(store).from_file(str(late))
+    assert min(abs(starts_s[0] - 0.31) for starts_s in query.starts_s) < 1e-3
+    as_it_is = replace(query, vectors=query.vectors[: PHASES // 2], starts_s=query.starts_s[: PHASES // 2])
+    (hit,), (worse,) = (search(store, load_view(store), [one], k=1) for one in (query, as_it_is))
+    assert hit.file.path == os.fsencode(original)
+    assert hit.score > worse.score + 0.02
+
+
+def test_a_noisy_sound_is_also_heard_without_its_noise(store: Store, tmp_path: Path) -> None:
+    tune = chirp(300, 1500, 3.0, TINY_RATE)
+    hiss = np.random.default_rng(1).normal(0, 0.07, len(tune)).astype(np.float32)
+    clean, noisy = (
+        maker(store).from_file(str(write_samples(tmp_path / name, samples)))
+        for name, samples in (("clean.wav", tune), ("noisy.wav", tune + hiss))
+    )
+    assert len(clean.vectors) == PHASES // 2
+    assert len(noisy.vectors) == 2 * len(clean.vectors)
+    space = load_view(store).space
+    wanted = space.apply(clean.vectors[0])
+    as_it_is, cleaned = (space.apply(noisy.vectors[number]) for number in (0, PHASES // 2))
+    assert np.mean(np.sum(cleaned * wanted, axis=1)) > np.mean(np.sum(as_it_is * wanted, axis=1))
+
+
+def test_query_knows_its_length(store: Store, place: Path, tmp_path: Path) -> None:
+    inside = maker(store).from_file(str(place / "library" / "2.wav"))
+    assert inside.record is not None
+    assert inside.length_s == inside.record.duration
+    path = str(write_samples(tmp_path / "three.wav", chirp(300, 3000, 3.0, TINY_RATE)))
+    assert maker(store).from_file(path).length_s == pytest.approx(3.0)
+    part = maker(store).from_file(path, Part(1.0, 2.5))
+    assert (part.length_s, part.offset_s) == (pytest.approx(1.5), 1.0)
+    long = str(write_samples(tmp_path / "forty.wav", noise(40.0, TINY_RATE)))
+    assert maker(store).from_file(long).length_s == pytest.approx(40.0)
+    assert maker(store).from_file(long, Part(2.0, 38.0)).length_s == pytest.approx(36.0)
+    assert maker(store).from_file(long, Part(2.0)).length_s is None

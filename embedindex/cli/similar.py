@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedindex.filters import Filters
     from embedindex.query import Query, QueryMaker
     from embedindex.query_text import Asked
-    from embedindex.search import By
+    from embedindex.search import By, Match
     from embedindex.store import Store
 
 
@@ -47,6 +47,15 @@ def similar(
     index: IndexOption = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 10,
     by: Annotated[str, typer.Option(help="file: each file once; window: places in files.")] = "file",
+    match: Annotated[
+        str,
+        typer.Option(
+            help="inside: find the sound in files; whole: compare whole files; auto: by length, whole from 60 s on."
+        ),
+    ] = "auto",
+    warp: Annotated[
+        bool, typer.Option("--warp", help="Inside, also find it at another speed, from half to twice its own.")
+    ] = False,
     start: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--start", metavar="TIME", help="Ask about the part of the sound from here (seconds or m:ss) on."),
@@ -92,7 +101,8 @@ def similar(
 ) -> None:
     """Find what sounds like a clip: the nearest files, and where in them.
 
-    The score is the cosine similarity (1: the same) of the query's windows with the best matching ones of the file.
+    The score is the cosine similarity (1: the same) of the query's windows with the best matching ones of the
+    file, half of it in their order.
 
     Example: embedindex similar clip.wav -k 20 --max-duration 5
     """
@@ -109,9 +119,12 @@ def similar(
     kind = one_format(json=json, csv=csv, paths=paths, m3u=m3u)
     if by not in ("file", "window"):
         raise UsageError(f"--by {by}: choose file or window")
+    if match not in ("auto", "inside", "whole"):
+        raise UsageError(f"--match {match}: choose auto, inside or whole")
     if null and not paths:
         raise UsageError("--null goes with --paths")
     found_by: By = "window" if by == "window" else "file"
+    way: Match = "inside" if match == "inside" else "whole" if match == "whole" else "auto"
     as_ = None if audition is None else _audition_format(audition, audition_length, audition_rate, audition_bits)
     with ExitStack() as held:
         store = held.enter_context(Store(index_folder(index)))
@@ -133,12 +146,14 @@ def similar(
             include_self=include_self,
             unlike=unwanted,
             unlike_weight=unlike_weight,
+            match=way,
+            warp=warp,
         )
         explained = None
         if verbose:
             from embedindex.explanation import explain
 
-            explained = [explain(store, view, hit, wanted, unwanted, by=found_by) for hit in hits]
+            explained = [explain(store, view, hit, wanted, unwanted, by=found_by, match=way, warp=warp) for hit in hits]
         if not hits:
             say("embedindex: there is no other sound in the index; add some with `embedindex scan FOLDER`")
         names = (list(queries), list(unlike or []))

@@ -1,0 +1,174 @@
+"""How a sound asked about is laid upon a file: in any order, in its own order, or in its own order at another speed.
+
+Conventions: a table is (n, m) float32, the cosines of n windows of a query, in the order of time, with all m windows of
+a file, of which the silent ones have cosine 0. Scores are means over the query's windows, so that a sound laid upon
+itself scores 1. No order can score more than no order at all (`unordered`): the search relies on it.
+
+Reference: M. Müller, "Fundamentals of Music Processing" (2015), chapter 7: diagonal matching and subsequence dynamic
+time warping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+
+Order = Literal["any", "time", "warp"]
+
+# Share of a score that asks for the query's order; the rest takes the best match of each window wherever it is.
+ORDER_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A sound asked about, cut into windows from one starting point, in the space of an index.
+
+    Attributes:
+        rows: (n, dimension) float32 unit rows, none of them silent.
+        starts_s: (n,) where they start in the sound, seconds, ascending; empty where they have no order.
+        tail_s: how much sound the last of them holds, seconds.
+    """
+
+    rows: Float32Array
+    starts_s: Float64Array
+    tail_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Laid:
+    """How well a sound lies upon a file.
+
+    Attributes:
+        score: from -1 to 1.
+        start_s: where in the file the sound's beginning lies, seconds (0 at the least); None where order was not asked.
+        end_s: where its end lies there; None likewise.
+        phase: the number of the sound's phase that lies best.
+    """
+
+    score: float
+    start_s: float | None
+    end_s: float | None
+    phase: int
+
+
+def unordered(table: Float32Array, loud: BoolArray) -> float:
+    """Return the mean over rows of the highest cosine with a window that is not silent."""
+    return float(table[:, loud].max(axis=1).mean())
+
+
+def lay(phases: list[Phase], theirs: Float32Array, hop_s: float, order: Order) -> Laid:
+    """Return how well a sound lies upon a file: the best of its phases.
+
+    Args:
+        phases: the sound.
+        theirs: (m, dimension) float32 all windows of the file, rows of zeros for silence; one of them at least is not.
+        hop_s: seconds between them.
+        order: ``"any"``: each window matches wherever it does best. ``"time"``: that, and as much for lying in order at
+            the sound's own speed. ``"warp"``: likewise at any speed from half to twice its own.
+    """
+    loud = np.asarray(theirs.any(axis=1))
+    best = Laid(-np.inf, None, None, 0)
+    for number, phase in enumerate(phases):
+        table = phase.rows @ theirs.T
+        score = unordered(table, loud)
+        start_s: float | None = None
+        end_s: float | None = None
+        if order != "any" and len(phase.starts_s):
+            if (1 - ORDER_SHARE) * score + ORDER_SHARE * score <= best.score:
+                continue
+            # A row's match in order counts for no more than its best: silence, 0, may be above that.
+            capped = np.minimum(table, table[:, loud].max(axis=1)[:, None])
+            beyond = np.minimum(0.0, table[:, loud].max(axis=1))
+            in_order, first, last = (warped if order == "warp" else diagonal)(capped, beyond, phase.starts_s, hop_s)
+            score = (1 - ORDER_SHARE) * score + ORDER_SHARE * in_order
+            start_s, end_s = max(0.0, first * hop_s - float(phase.starts_s[0])), last * hop_s + phase.tail_s
+        if score > best.score:
+            best = Laid(score, start_s, end_s, number)
+    return best
+
+
+def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> tuple[float, int, int]:
+    """Return (score, first window, last window) of the best place for a query at its own speed.
+
+    Args:
+        table: (n, m) cosines.
+        beyond: (n,) what a row scores that lies behind the file's end.
+        starts_s: (n,) the rows' starts, seconds.
+        hop_s: seconds between the columns.
+    """
+    offsets = np.rint((starts_s - starts_s[0]) / hop_s).astype(np.int64)
+    columns = table.shape[1]
+    total = np.zeros(columns)
+    for row, offset in enumerate(offsets):
+        inside = max(0, columns - int(offset))
+        total[:inside] += table[row, columns - inside :]
+        total[inside:] += beyond[row]
+    first = int(np.argmax(total))
+    return float(total[first] / len(table)), first, int(min(columns - 1, first + offsets[-1]))
+
+
+def warped(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> tuple[float, int, int]:
+    """Return (score, first window, last window) of the best place for a query at half to twice its own speed.
+
+    Subsequence dynamic time warping: from one window of the query to the next, the file advances by none, one or two
+    windows, and never by none twice in a row. Where the windows of one lie denser than those of the other, every other
+    (third…) of them is taken, from each starting point.
+
+    Args:
+        table: (n, m) cosines.
+        beyond: (n,) what a row scores that lies behind the end of a file that is too short for any path.
+        starts_s: (n,) the rows' starts, seconds.
+        hop_s: seconds between the columns.
+    """
+    own_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else hop_s
+    every_row, every_column = max(1, round(hop_s / own_s)), max(1, round(own_s / hop_s))
+    total, place = 0.0, (-np.inf, 0, 0)
+    for row in range(min(every_row, len(table))):
+        part = table[row::every_row]
+        paths = [_subsequence(part[:, column::every_column]) for column in range(min(every_column, table.shape[1]))]
+        column = max(range(len(paths)), key=lambda number: paths[number][0])
+        score, first, last = paths[column]
+        total += score * len(part)
+        place = max(place, (score, column + first * every_column, column + last * every_column))
+    if not np.isfinite(total):  # the file is less than half as long as the query
+        return diagonal(table, beyond, starts_s, hop_s)
+    return total / len(table), place[1], place[2]
+
+
+def _subsequence(table: Float32Array) -> tuple[float, int, int]:
+    """Return (mean cosine, first column, last column) of the best path through all rows of a table (n, m)."""
+    rows, columns = table.shape
+    start = np.arange(columns, dtype=np.int64)
+    # Sums of cosines of the best paths that end in each column: after a step forward, and after standing still.
+    moved, moved_from = table[0].astype(np.float64), start
+    stood, stood_from = np.full(columns, -np.inf), start
+    for row in range(1, rows):
+        reached, reached_from = _better(moved, moved_from, stood, stood_from)
+        one, one_from = _shifted(reached, reached_from, 1)
+        two, two_from = _shifted(reached, reached_from, 2)
+        stood, stood_from = moved + table[row], moved_from
+        ahead, moved_from = _better(one, one_from, two, two_from)
+        moved = ahead + table[row]
+    total, origin = _better(moved, moved_from, stood, stood_from)
+    last = int(np.argmax(total))
+    return float(total[last] / rows), int(origin[last]), last
+
+
+def _better(
+    one: Float64Array, one_from: Int64Array, other: Float64Array, other_from: Int64Array
+) -> tuple[Float64Array, Int64Array]:
+    """Return the greater of two sums for each column, with its origin."""
+    first = one >= other
+    return np.where(first, one, other), np.where(first, one_from, other_from)
+
+
+def _shifted(sums: Float64Array, origins: Int64Array, by: int) -> tuple[Float64Array, Int64Array]:
+    """Return sums and origins moved `by` columns on; nothing comes into the first ones."""
+    moved, moved_from = np.full(len(sums), -np.inf), np.zeros(len(sums), np.int64)
+    if by < len(sums):
+        moved[by:], moved_from[by:] = sums[:-by], origins[:-by]
+    return moved, moved_from
