@@ -10,6 +10,8 @@ nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from embedindex.arrays import Float32Array
@@ -31,6 +33,9 @@ SUBTRACTED = 1.5
 BAND_DB = -90.0
 # Noise this far below the sound changes no ranking.
 LEAST_NOISE_DB = -45.0
+# Between these levels it is noise that somebody would want away; louder, the noise may be the sound (rain, cymbals),
+# softer, the sound's own background. Measured in docs/decisions/queries.md.
+PLAIN_NOISE_DB = (-30.0, -12.0)
 
 
 def onset_sample(samples: Float32Array) -> int:
@@ -40,7 +45,20 @@ def onset_sample(samples: Float32Array) -> int:
     return int(np.argmax(magnitude >= top * 10 ** (ONSET_DB / 20))) if top > 0 else 0
 
 
-def without_noise(samples: Float32Array) -> Float32Array | None:
+@dataclass(frozen=True, eq=False)
+class Cleaned:
+    """A sound, (n,) float32, less its steady noise; and how loud that was, in dB of the sound's energy."""
+
+    samples: Float32Array
+    noise_db: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether what was taken away was noise beyond doubt: neither a faint background nor most of the sound."""
+        return PLAIN_NOISE_DB[0] <= self.noise_db <= PLAIN_NOISE_DB[1]
+
+
+def without_noise(samples: Float32Array) -> Cleaned | None:
     """Return a sound, (n,) float32, less its steady noise; None when there is none to speak of, or too little sound."""
     if len(samples) < SMOOTH_FRAMES * N_FFT:
         return None
@@ -53,14 +71,15 @@ def without_noise(samples: Float32Array) -> Float32Array | None:
         return None
     band = int(0.95 * (np.flatnonzero(middle > middle.max() * 10 ** (BAND_DB / 10))[-1] + 1))
     noise = float(np.quantile(smooth[:, : max(1, band)], QUIET_SHARE))
-    if noise * power[:, :band].size < 10 ** (LEAST_NOISE_DB / 10) * float(power.sum()):
+    noise_db = 10 * np.log10(max(noise * power[:, :band].size / float(power.sum()), np.finfo(np.float32).tiny))
+    if noise_db < LEAST_NOISE_DB:
         return None
     share = np.sqrt(np.maximum(0.0, 1.0 - SUBTRACTED * noise / np.maximum(power, np.finfo(np.float32).tiny)))
     frames = np.fft.irfft(spectrum * share, N_FFT)
     cleaned = np.zeros(len(padded))
     for number, one in enumerate(frames):
         cleaned[number * HOP : number * HOP + N_FFT] += one
-    return cleaned[HOP : HOP + len(samples)].astype(np.float32)
+    return Cleaned(cleaned[HOP : HOP + len(samples)].astype(np.float32), noise_db)
 
 
 def _smooth(

@@ -10,7 +10,7 @@ time warping.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -37,6 +37,11 @@ class Phase:
     starts_s: Float64Array
     tail_s: float = 0.0
 
+    @property
+    def length_s(self) -> float:
+        """Where the sound ends, seconds from its beginning."""
+        return (float(self.starts_s[-1]) if len(self.starts_s) else 0.0) + self.tail_s
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -53,6 +58,23 @@ class Laid:
     start_s: float | None
     end_s: float | None
     phase: int
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """The best place for a query's windows in their order.
+
+    Attributes:
+        score: mean cosine of the windows that count.
+        first: the window of the file that the first of these lies on.
+        last: the one that the last of them lies on.
+        row: the number of the first of these among the query's windows.
+    """
+
+    score: float
+    first: int
+    last: int
+    row: int = 0
 
 
 def unordered(table: Float32Array, loud: BoolArray) -> float:
@@ -80,19 +102,23 @@ def lay(phases: list[Phase], theirs: Float32Array, hop_s: float, order: Order) -
         if order != "any" and len(phase.starts_s):
             if (1 - ORDER_SHARE) * score + ORDER_SHARE * score <= best.score:
                 continue
-            # A row's match in order counts for no more than its best: silence, 0, may be above that.
-            capped = np.minimum(table, table[:, loud].max(axis=1)[:, None])
             beyond = np.minimum(0.0, table[:, loud].max(axis=1))
-            in_order, first, last = (warped if order == "warp" else diagonal)(capped, beyond, phase.starts_s, hop_s)
-            score = (1 - ORDER_SHARE) * score + ORDER_SHARE * in_order
-            start_s, end_s = max(0.0, first * hop_s - float(phase.starts_s[0])), last * hop_s + phase.tail_s
+            place = (warped if order == "warp" else straight)(table, beyond, phase.starts_s, hop_s)
+            # Some of the windows may do better than all of them, and silence, 0, better than a bad match.
+            score = (1 - ORDER_SHARE) * score + ORDER_SHARE * min(score, place.score)
+            begins_s = place.first * hop_s - float(phase.starts_s[place.row])
+            start_s = max(0.0, begins_s)
+            end_s = place.last * hop_s + phase.tail_s if order == "warp" else begins_s + phase.length_s
         if score > best.score:
             best = Laid(score, start_s, end_s, number)
     return best
 
 
-def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> tuple[float, int, int]:
-    """Return (score, first window, last window) of the best place for a query at its own speed.
+def straight(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> InOrder:
+    """Return the best place for a query at its own speed.
+
+    Where its windows lie denser than those of the file, only those count that are a whole number of the file's hops
+    apart, by turns those from the first, the second… on: the others would fall between the file's windows.
 
     Args:
         table: (n, m) cosines.
@@ -100,6 +126,18 @@ def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, 
         starts_s: (n,) the rows' starts, seconds.
         hop_s: seconds between the columns.
     """
+    own_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else hop_s
+    every = max(1, round(hop_s / own_s))
+    combs = [
+        diagonal(table[row::every], beyond[row::every], starts_s[row::every], hop_s)
+        for row in range(min(every, len(table)))
+    ]
+    row = max(range(len(combs)), key=lambda number: combs[number].score)
+    return replace(combs[row], row=row)
+
+
+def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> InOrder:
+    """Return the best place for all windows of a query at its own speed; arguments as for `straight`."""
     offsets = np.rint((starts_s - starts_s[0]) / hop_s).astype(np.int64)
     columns = table.shape[1]
     total = np.zeros(columns)
@@ -108,11 +146,11 @@ def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, 
         total[:inside] += table[row, columns - inside :]
         total[inside:] += beyond[row]
     first = int(np.argmax(total))
-    return float(total[first] / len(table)), first, int(min(columns - 1, first + offsets[-1]))
+    return InOrder(float(total[first] / len(table)), first, int(min(columns - 1, first + offsets[-1])))
 
 
-def warped(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> tuple[float, int, int]:
-    """Return (score, first window, last window) of the best place for a query at half to twice its own speed.
+def warped(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> InOrder:
+    """Return the best place for a query at half to twice its own speed.
 
     Subsequence dynamic time warping: from one window of the query to the next, the file advances by none, one or two
     windows, and never by none twice in a row. Where the windows of one lie denser than those of the other, every other
@@ -126,17 +164,16 @@ def warped(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, ho
     """
     own_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else hop_s
     every_row, every_column = max(1, round(hop_s / own_s)), max(1, round(own_s / hop_s))
-    total, place = 0.0, (-np.inf, 0, 0)
+    best = InOrder(-np.inf, 0, 0)
     for row in range(min(every_row, len(table))):
         part = table[row::every_row]
         paths = [_subsequence(part[:, column::every_column]) for column in range(min(every_column, table.shape[1]))]
         column = max(range(len(paths)), key=lambda number: paths[number][0])
         score, first, last = paths[column]
-        total += score * len(part)
-        place = max(place, (score, column + first * every_column, column + last * every_column))
-    if not np.isfinite(total):  # the file is less than half as long as the query
-        return diagonal(table, beyond, starts_s, hop_s)
-    return total / len(table), place[1], place[2]
+        if score > best.score:
+            best = InOrder(score, column + first * every_column, column + last * every_column, row)
+    # Without a path, the file is less than half as long as the query.
+    return best if np.isfinite(best.score) else straight(table, beyond, starts_s, hop_s)
 
 
 def _subsequence(table: Float32Array) -> tuple[float, int, int]:

@@ -307,8 +307,10 @@ class QueryMaker:
         variants = [(samples, peak, starts)]
         if onset > LEAST_SILENCE_S * rate and onset not in starts:
             variants.append((samples, peak, [onset]))
-        if cleaned is not None and cleaned.any():
-            variants.append((cleaned, float(np.abs(cleaned).max()), starts))
+        if cleaned is not None and cleaned.samples.any():
+            # With plain noise in it, a sound is like all that is noisy: then it is heard without only.
+            variants = [] if cleaned.plain else variants
+            variants.append((cleaned.samples, float(np.abs(cleaned.samples).max()), starts))
         heard = []
         for sound, top, beginnings in variants:
             for start in beginnings:

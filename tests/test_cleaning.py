@@ -34,9 +34,11 @@ def test_noise_gets_less_and_the_sound_stays(before_db: float) -> None:
     noisy = sound + noise(sound, before_db)
     cleaned = without_noise(noisy)
     assert cleaned is not None
-    assert cleaned.shape == sound.shape
-    assert cleaned.dtype == np.float32
-    assert snr_db(sound, cleaned) > before_db + 5
+    assert cleaned.samples.shape == sound.shape
+    assert cleaned.samples.dtype == np.float32
+    assert snr_db(sound, cleaned.samples) > before_db + 5
+    assert cleaned.noise_db == pytest.approx(-before_db, abs=3)
+    assert cleaned.plain == (before_db == 20.0)
 
 
 def test_noise_is_found_below_the_edge_of_a_band_limited_sound() -> None:
@@ -47,7 +49,7 @@ def test_noise_is_found_below_the_edge_of_a_band_limited_sound() -> None:
     limited = np.fft.irfft(spectrum, len(sound)).astype(np.float32)
     cleaned = without_noise(limited)
     assert cleaned is not None
-    assert np.sum((cleaned - sound) ** 2) < 0.5 * np.sum((limited - sound) ** 2)
+    assert np.sum((cleaned.samples - sound) ** 2) < 0.5 * np.sum((limited - sound) ** 2)
 
 
 def test_a_clean_sound_is_left_alone() -> None:
