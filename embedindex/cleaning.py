@@ -10,6 +10,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +72,12 @@ def without_noise(samples: Float32Array) -> Cleaned | None:
         return None
     band = int(0.95 * (np.flatnonzero(middle > middle.max() * 10 ** (BAND_DB / 10))[-1] + 1))
     noise = float(np.quantile(smooth[:, : max(1, band)], QUIET_SHARE))
-    noise_db = 10 * np.log10(max(noise * power[:, :band].size / float(power.sum()), np.finfo(np.float32).tiny))
+    share = max(noise * power[:, :band].size / float(power.sum()), float(np.finfo(np.float32).tiny))
+    noise_db = 10 * math.log10(share)
     if noise_db < LEAST_NOISE_DB:
         return None
-    share = np.sqrt(np.maximum(0.0, 1.0 - SUBTRACTED * noise / np.maximum(power, np.finfo(np.float32).tiny)))
-    frames = np.fft.irfft(spectrum * share, N_FFT)
+    gain = np.sqrt(np.maximum(0.0, 1.0 - SUBTRACTED * noise / np.maximum(power, np.finfo(np.float32).tiny)))
+    frames = np.fft.irfft(spectrum * gain, N_FFT)
     cleaned = np.zeros(len(padded))
     for number, one in enumerate(frames):
         cleaned[number * HOP : number * HOP + N_FFT] += one
