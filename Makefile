@@ -24,9 +24,14 @@ help:  ## list these commands
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	@echo "== installing embedindex and what its tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch .venv/installed $@
+	@touch .venv/installed .venv/installed-plots $@
 
-demo: .venv/installed  ## synthesise a library of sounds, scan it, and find what sounds like a new drum
+.venv/installed-plots: .venv/installed
+	@echo "== installing matplotlib, for pictures"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]' \
+		&& touch $@ || echo "== it could not be installed: the demo goes on without pictures"
+
+demo: .venv/installed .venv/installed-plots  ## synthesise a library of sounds, search it, and remix a piece out of it
 	@BIN=$(BIN) sh examples/demo.sh
 
 test: .venv/installed-dev lint  ## everything CI checks: lint, types, all tests, coverage

@@ -55,7 +55,7 @@ def mix_of(recipe: Recipe) -> Float64Array:
 
 def sum_of(folder: Path) -> Float64Array:
     stems = [sf.read(path, always_2d=True)[0] for path in sorted(folder.glob("*.wav"))]
-    return np.sum(stems, axis=0)
+    return np.asarray(np.sum(stems, axis=0), np.float64)
 
 
 CASES = [
