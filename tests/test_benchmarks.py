@@ -11,7 +11,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # They need an index, labelled collections or weights of the user's.
 NEED_MATERIAL = {"find_original.py", "labels.py", "neighbours.py", "openl3.py", "remix_quality.py"}
-SELF_CONTAINED = sorted({path.name for path in BENCHMARKS.glob("*.py")} - NEED_MATERIAL - {"altered.py", "measure.py"})
+SHARED = {"altered.py", "altered_copies.py", "measure.py"}
+SELF_CONTAINED = sorted({path.name for path in BENCHMARKS.glob("*.py")} - NEED_MATERIAL - SHARED)
 
 
 def test_there_are_benchmarks_of_every_figure_the_readme_gives() -> None:
