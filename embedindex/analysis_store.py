@@ -84,3 +84,15 @@ def analysis_of(store: Store, record: FileRecord) -> TempoKey:
         (record.content_hash,),
     )
     return TempoKey() if row is None else TempoKey(*row)
+
+
+def copy_analyses(source: Store, target: StoreWriter) -> None:
+    """Take what another index has found in contents that are in this one, too; what is known here stays."""
+    columns = "content_hash, tempo_bpm, tempo_confidence, tempo_at, key, key_confidence, key_at, error"
+    with target.transaction():
+        for row in source._stream(f"SELECT {columns} FROM analyses"):  # noqa: S608
+            target._do(
+                f"INSERT INTO analyses ({columns}) SELECT ?, ?, ?, ?, ?, ?, ?, ?"  # noqa: S608
+                " WHERE EXISTS (SELECT 1 FROM files WHERE content_hash = ?) ON CONFLICT DO NOTHING",
+                (*row, row[0]),
+            )

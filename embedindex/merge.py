@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from embedindex.analysis_store import copy_analyses
 from embedindex.copies import stored_content
 from embedindex.crawl import FileStat, file_stat
 from embedindex.errors import IndexDamagedError, IndexEmptyError, ModelMismatchError, UsageError, display_path
@@ -157,6 +158,7 @@ class _Merge:
             self._take_files()
             if not self.summary.interrupted:
                 _, self.summary.labels = add_import(self.store, "merge", self.source.folder, self._labels())
+                copy_analyses(self.source, self.store)
             outcome = "interrupted" if self.summary.interrupted else "done"
         finally:
             self.store.finish_run(run_id, outcome, {"merged": display_path(self.source.folder)})

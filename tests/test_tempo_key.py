@@ -227,6 +227,19 @@ def test_scan_analyses_when_asked(place: Path, index: str, monkeypatch: pytest.M
     assert "choose tempo, key or tempo,key" in refusal("scan", place, "--analyse", "mood", status=2)
 
 
+def test_merged_index_brings_its_analyses(place: Path, index: str, tmp_path: Path) -> None:
+    with StoreWriter(index) as store:
+        (chords, *_) = to_analyse(store, Wanted())
+        put_analysis(store, chords.content_hash, Wanted(), TempoKey(99.0, 0.5, "D minor", 0.7))
+        put_analysis(store, b"elsewhere 16 byt", Wanted(), TempoKey(50.0, 0.5))
+    into = str(tmp_path / "into")
+    run_scan(into, place / "short.wav")
+    assert command("merge", index, "--index", into, "--quiet").status == 0
+    with Store(into) as store:
+        assert analysis_of(store, one(into, place / "chords.wav")) == TempoKey(99.0, 0.5, "D minor", 0.7)
+        assert len(store._rows("SELECT 1 FROM analyses")) == 1
+
+
 def test_index_of_the_first_schema_is_migrated_and_loses_nothing(place: Path, index: str, tmp_path: Path) -> None:
     from sqlite_utils import Database
 
