@@ -1,4 +1,4 @@
-"""The table of docs/cluster.md: how well clusters, found without labels, agree with labels that are known.
+"""The table of docs/clusters.md: how well clusters, found without labels, agree with labels that are known.
 
     python benchmarks/clusters.py
 
