@@ -37,7 +37,7 @@ def write_index(folder: str, windows: int) -> None:
     from embedindex.crawl import FileStat
     from embedindex.decoders import AudioFacts
     from embedindex.embed import FileEmbedding
-    from embedindex.index import refresh_index
+    from embedindex.index_refresh import refresh_index
     from embedindex.models import ModelRequest, load_model
     from embedindex.models.calibration import synthesise_windows
     from embedindex.tags import Tags

@@ -30,7 +30,7 @@ from measure import MIB, Run, embedindex, median_cpu_s, median_wall_s, print_rep
 from embedindex.audio import AudioFacts
 from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat
 from embedindex.embed import FileEmbedding
-from embedindex.index import refresh_index
+from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelRequest, load_model
 from embedindex.tags import Tags
 from embedindex.writer import StoreWriter

@@ -2,7 +2,9 @@
 
 Layout: the bytes FAISS writes; the trailer as JSON; its xxh3_64 (8 bytes), its length (8 bytes, little endian) and the
 magic. The trailer holds the hash of FAISS's bytes, which is checked before FAISS sees them: a damaged index often loads
-and then answers wrongly. The file is written beside its place, synced and renamed, so that it is whole or not there.
+and then answers wrongly. Of an index of lists, which is long, the trailer has a hash for each block: what describes the
+lists is checked before FAISS sees it, each list before it is searched. The file is written beside its place, synced and
+renamed, so that it is whole or not there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from embedindex.errors import DiskFullError, IndexDamagedError, IndexReadOnlyError, StoreError, display_path
+from embedindex.index_blocks import BlockHasher, CheckedBlocks
 
 if TYPE_CHECKING:
     import faiss
@@ -23,6 +28,23 @@ MAGIC = b"embedindexfaiss1"
 TAIL_BYTES = 16 + len(MAGIC)
 BLOCK_BYTES = 1 << 20
 MAX_TRAILER_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """What a search in lists reads.
+
+    Attributes:
+        k: for up to so many results.
+        probes: how many lists.
+        candidates: how many windows are ranked again.
+        recall: which share of the true nearest windows of other files that found when it was measured.
+    """
+
+    k: int
+    probes: int
+    candidates: int
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +64,13 @@ class Trailer:
         windows: how many vectors it holds.
         faiss_bytes: length of FAISS's part.
         faiss_hash: its xxh3_128, hexadecimal.
+        kind: the kind of the `index_plan.Plan` it was made by.
+        header_bytes: length of what comes before the lists in FAISS's part; 0 when there are no lists.
+        blocks: `index_blocks.BlockHasher.hexdigest` of FAISS's part; empty when there are no lists.
+        steps: how much a search of the lists reads.
+        closeness: mean inner product of a vector and its list's centre.
+        added: how many windows were added to the lists since their centres were learnt.
+        added_closeness: mean inner product of those and their centres.
     """
 
     database_id: str
@@ -55,6 +84,13 @@ class Trailer:
     windows: int
     faiss_bytes: int = 0
     faiss_hash: str = ""
+    kind: str = "flat"
+    header_bytes: int = 0
+    blocks: str = ""
+    steps: tuple[SearchStep, ...] = ()
+    closeness: float = 0.0
+    added: int = 0
+    added_closeness: float = 0.0
 
 
 def index_path(folder: str) -> str:
@@ -62,8 +98,14 @@ def index_path(folder: str) -> str:
     return os.path.join(folder, INDEX_NAME)
 
 
-def write_index_file(folder: str, index: faiss.Index, trailer: Trailer) -> None:
-    """Write an index with its trailer, atomically; the trailer's length and hash of FAISS's part are filled in.
+def write_index_file(folder: str, index: faiss.Index, trailer: Trailer, lists_bytes: int = 0) -> None:
+    """Write an index with its trailer, atomically; the trailer's lengths and hashes of FAISS's part are filled in.
+
+    Args:
+        folder: the index folder.
+        index: FAISS's index.
+        trailer: of what it is the view.
+        lists_bytes: how long its lists are, which FAISS writes last; 0 when it has none.
 
     Raises:
         DiskFullError: no space is left; the file that was there stays.
@@ -74,6 +116,7 @@ def write_index_file(folder: str, index: faiss.Index, trailer: Trailer) -> None:
     path = index_path(folder)
     part = path + ".part"
     digest = xxhash.xxh3_128()
+    blocks = BlockHasher() if lists_bytes else None
     written = 0
     try:
         with open(part, "wb") as file:
@@ -83,9 +126,13 @@ def write_index_file(folder: str, index: faiss.Index, trailer: Trailer) -> None:
                 digest.update(block)
                 file.write(block)
                 written += len(block)
+                if blocks is not None:
+                    blocks.update(block)
 
             _write_faiss(index, take)
             filled = {**asdict(trailer), "faiss_bytes": written, "faiss_hash": digest.hexdigest()}
+            if blocks is not None:
+                filled.update(blocks=blocks.hexdigest(), header_bytes=written - lists_bytes)
             text = json.dumps(filled, sort_keys=True).encode()
             file.write(text + xxhash.xxh3_64_digest(text) + len(text).to_bytes(8, "little") + MAGIC)
             file.flush()
@@ -161,7 +208,7 @@ def read_index_file(folder: str, *, mapped: bool = True) -> tuple[faiss.Index, T
         with open(index_path(folder), "rb") as file:
             trailer = _trailer(file, folder)
             _check_hash(file, trailer, folder)
-            index = _load_faiss(file, folder, trailer, mapped=mapped)
+            index = _load_faiss(file, folder, trailer, mapped=mapped and trailer.kind == "flat")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -171,6 +218,37 @@ def read_index_file(folder: str, *, mapped: bool = True) -> tuple[faiss.Index, T
     if index.ntotal != trailer.windows:
         raise _damaged(folder, "it does not hold as many vectors as it says")
     return index, trailer
+
+
+def open_index(folder: str) -> tuple[faiss.Index, Trailer, CheckedBlocks | None] | None:
+    """Return the index to search in, its trailer, and its hashes when it has lists; None when there is no file.
+
+    Of an index of lists, only what comes before them is read and checked; the lists are mapped into memory. Whoever
+    searches one checks its bytes first.
+
+    Raises:
+        IndexDamagedError: it is not such a file, or a damaged one.
+    """
+    try:
+        with open(index_path(folder), "rb") as file:
+            trailer = _trailer(file, folder)
+            blocks = None
+            if trailer.kind == "flat":
+                _check_hash(file, trailer, folder)
+            else:
+                damaged = _damaged(folder, "its bytes are not those that were written")
+                blocks = CheckedBlocks(file, trailer.faiss_bytes, trailer.blocks, damaged)
+                blocks.check(np.array([0]), np.array([trailer.header_bytes]))
+            index = _load_faiss(file, folder, trailer, mapped=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(folder, error.strerror or str(error)) from error
+    except (RuntimeError, ValueError) as error:  # FAISS: of a version that this one cannot read
+        raise _damaged(folder, "FAISS cannot read it") from error
+    if index.ntotal != trailer.windows:
+        raise _damaged(folder, "it does not hold as many vectors as it says")
+    return index, trailer, blocks
 
 
 def _trailer(file: BinaryIO, folder: str) -> Trailer:
@@ -189,8 +267,9 @@ def _trailer(file: BinaryIO, folder: str) -> Trailer:
     if xxhash.xxh3_64_digest(text) != tail[:8]:
         raise _damaged(folder, "its description is damaged")
     try:
-        trailer = Trailer(**json.loads(text))
-    except (TypeError, ValueError) as error:
+        values = json.loads(text)
+        trailer = Trailer(**{**values, "steps": tuple(SearchStep(**step) for step in values.get("steps", ()))})
+    except (AttributeError, TypeError, ValueError) as error:
         raise _damaged(folder, "another version of embedindex made it") from error
     if trailer.faiss_bytes != size - TAIL_BYTES - length:
         raise _damaged(folder, "its length is wrong")
@@ -216,9 +295,9 @@ def _check_hash(file: BinaryIO, trailer: Trailer, folder: str) -> None:
 def _load_faiss(file: BinaryIO, folder: str, trailer: Trailer, *, mapped: bool) -> faiss.Index:
     """Return the index in the checked, open `file`: a scan may put a newer one in its place at any moment."""
     import faiss
-    import numpy as np
 
-    flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
+    # Lists are mapped by another part of FAISS than plain vectors.
+    flags = (faiss.IO_FLAG_MMAP_IFC if trailer.kind == "flat" else faiss.IO_FLAG_MMAP) if mapped else 0
     opened = f"/proc/self/fd/{file.fileno()}"  # this very file, whatever its name is or is now another's
     if os.path.exists(opened):
         return faiss.read_index(opened, flags)

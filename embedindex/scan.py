@@ -25,7 +25,7 @@ from embedindex.errors import (
     display_path,
 )
 from embedindex.ignore import Selection
-from embedindex.index import refresh_index
+from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent

@@ -86,6 +86,11 @@ class Store:
         value: int | str = row[0]
         return value
 
+    def optional_setting(self, name: str, default: float) -> float:
+        """Return one row of the table ``settings``, or `default` when there is none."""
+        row = self._row("SELECT value FROM settings WHERE name = ?", (name,))
+        return default if row is None else float(row[0])
+
     @property
     def generation(self) -> int:
         """A number that grows with every change to the windows of the index."""
@@ -376,6 +381,15 @@ class Store:
             vectors = np.frombuffer(b"".join(data for _, _, data in found), np.float16).reshape(-1, dimension)
             yield numbers, vectors
             position = found[-1][0] + 1
+
+    def vector_rows(self, runs: str) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (first window, number, data) of the rows that hold windows of some runs, a JSON array of [from, to]."""
+        yield from self._stream(
+            "SELECT vectors.first_window, n_windows, data FROM json_each(?) CROSS JOIN vectors"
+            " ON vectors.first_window BETWEEN json_extract(value, '$[0]') - ? AND json_extract(value, '$[1]')"
+            " AND vectors.first_window + n_windows > json_extract(value, '$[0]')",
+            (runs, WINDOWS_PER_ROW - 1),
+        )
 
     def removed_since(self, generation: int) -> list[tuple[int, int]]:
         """Return (first window, number of windows) of what was removed after a generation."""

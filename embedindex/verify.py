@@ -12,6 +12,8 @@ from embedindex.arrays import Int64Array
 from embedindex.errors import IndexDamagedError, display_path
 from embedindex.index import is_view_of
 from embedindex.index_file import Trailer, read_index_file
+from embedindex.index_lists import ivf_of, turned
+from embedindex.index_refresh import is_recent
 from embedindex.records import IndexModel
 from embedindex.space import Space
 from embedindex.store import Store
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 # float16 keeps 11 bits: a unit vector's components differ by at most 2**-12, and a little for rounding on the way.
 MAX_DIFFERENCE = 1e-3
+# Codes in lists are made again from the database's vectors, of one batch in so many: of all it takes as long as a
+# rebuild, and their bytes were compared with their hash before. Another processor rounds a few differently.
+COMPARED_BATCHES = 16
+MAX_OTHER_CODES = 0.02
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,11 @@ def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, in
         return [Problem("index", "the search index belongs to another database", rebuild)], 0
     if not is_view_of(trailer, store, model.identity):
         return [Problem("index", "the search index belongs to another state of the database", rebuild)], 0
-    if trailer.generation != store.generation:
+    if not is_recent(store, trailer):
         return [Problem("index", "the search index is older than the database", rebuild)], 0
     try:
-        return _compare(store, index, trailer, progress)
+        compare = _compare if trailer.kind == "flat" else _compare_lists
+        return compare(store, index, trailer, progress)
     except IndexDamagedError as error:
         return [Problem("database", str(error), "touch the files and scan again")], 0
 
@@ -159,3 +166,70 @@ def _compare(
         if position != len(ids):
             problems.append(Problem("index", f"the search index has {len(ids) - position} windows too many", rebuild))
     return problems, compared
+
+
+def _compare_lists(
+    store: Store, index: faiss.Index, trailer: Trailer, progress: Callable[[int, int], None]
+) -> tuple[list[Problem], int]:
+    """Compare the window numbers of lists with the database's, and some of the codes with those of its vectors."""
+    import faiss
+
+    rebuild = "run `embedindex rebuild`"
+    space = Space.from_bytes(bytes.fromhex(trailer.space))
+    ivf = ivf_of(index)
+    total = store.counts().windows
+    removed = store.removed_since(trailer.generation)
+    ids = [_list_ids(ivf, number) for number in range(ivf.nlist)]
+    sizes = np.array([len(part) for part in ids])
+    kept = np.concatenate(ids)
+    lists = np.repeat(np.arange(ivf.nlist), sizes)
+    places = np.arange(len(kept)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order = np.argsort(kept, kind="stable")
+    kept, lists, places = kept[order], lists[order], places[order]
+    there = np.ones(len(kept), bool)
+    for first, count in removed:  # skipped by searches
+        there[slice(*np.searchsorted(kept, (first, first + count)))] = False
+    kept, lists, places = kept[there], lists[there], places[there]
+    position = compared = 0
+    for batch, (numbers, vectors) in enumerate(store.vector_batches()):
+        loud = np.flatnonzero(vectors.any(axis=1) & (numbers < trailer.next_window))
+        part = slice(position, position + len(loud))
+        if not np.array_equal(kept[part], numbers[loud]):
+            what = f"the search index lacks windows from {numbers[0]} on, or has others"
+            return [Problem("index", what, rebuild)], compared
+        position += len(loud)
+        if len(loud) and batch % COMPARED_BATCHES == 0:
+            rows = turned(index, space.apply(vectors[loud]))
+            assigned = np.ascontiguousarray(lists[part])
+            codes = np.zeros((len(rows), ivf.code_size), np.uint8)
+            pointer = faiss.swig_ptr
+            ivf.encode_vectors(len(rows), pointer(rows), pointer(assigned), pointer(codes))
+            stored = np.stack(
+                [_code(ivf, *where) for where in zip(assigned.tolist(), places[part].tolist(), strict=True)]
+            )
+            if (codes != stored).mean() > MAX_OTHER_CODES:
+                what = f"vectors between {numbers[0]} and {numbers[-1]} differ from the database's"
+                return [Problem("index", what, rebuild)], compared
+        compared += len(numbers)
+        progress(compared, total)
+    if position != len(kept):
+        return [Problem("index", f"the search index has {len(kept) - position} windows too many", rebuild)], compared
+    return [], compared
+
+
+def _list_ids(ivf: Any, number: int) -> Int64Array:
+    """Return the window numbers of one list, (n,) int64."""
+    import faiss
+
+    size = ivf.invlists.list_size(number)
+    if not size:
+        return np.zeros(0, np.int64)
+    ids: Int64Array = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size).copy()
+    return ids
+
+
+def _code(ivf: Any, number: int, place: int) -> Any:
+    """Return one code of a list, (code size,) uint8."""
+    import faiss
+
+    return faiss.rev_swig_ptr(ivf.invlists.get_single_code(number, place), ivf.code_size).copy()

@@ -143,10 +143,14 @@ class StoreWriter(Store):
                 (kind, data, windows, now()),
             )
 
+    def put_setting(self, name: str, value: float | str) -> None:
+        """Write one row of the table ``settings``."""
+        with self.transaction():
+            self._do("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
     def put_index_stamps(self, stamps: Sequence[str]) -> None:
         """Write by which random names the index file on disk is known from now on."""
-        with self.transaction():
-            self._do("INSERT OR REPLACE INTO settings VALUES ('index_stamps', ?)", (" ".join(stamps),))
+        self.put_setting("index_stamps", " ".join(stamps))
 
     def put_root(self, path: bytes, device: int | None) -> int:
         """Return the id of a scanned root, which is added when new; its device number is kept up to date."""

@@ -35,8 +35,11 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         },
     ),
     ("models", {"models", "embed"}),
-    ("store", {"database", "records", "store", "copies", "lock", "writer"}),
-    ("index", {"space", "index_file", "index"}),
+    ("store", {"database", "records", "store", "copies", "stored_vectors", "lock", "writer"}),
+    (
+        "index",
+        {"space", "index_blocks", "index_file", "index_plan", "index_lists", "index_build", "index", "index_refresh"},
+    ),
     ("features", set()),
     ("command line", {"cli", "web", "__main__"}),
 )

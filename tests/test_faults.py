@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from embedindex.index import load_view, refresh_index
+from embedindex.index import load_view
 from embedindex.index_file import index_path
+from embedindex.index_refresh import refresh_index
 from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.writer import StoreWriter
@@ -55,7 +56,7 @@ def test_scan_killed_in_its_middle_goes_on_there(index: str, library: Path, file
 
 WRITE_INDEX = """
 import os, sys, time
-from embedindex.index import refresh_index
+from embedindex.index_refresh import refresh_index
 from embedindex.writer import StoreWriter
 with StoreWriter(sys.argv[1]) as store:
     print("ready", flush=True)
@@ -200,7 +201,8 @@ folder = sys.argv[1]
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True).returncode:
     sys.exit(99)
 from embedindex.errors import DiskFullError, StoreError
-from embedindex.index import load_view, refresh_index
+from embedindex.index import load_view
+from embedindex.index_refresh import refresh_index
 from embedindex.index_file import index_path
 from embedindex.store import Store
 from embedindex.verify import verify

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedindex.errors import IndexDamagedError, IndexEmptyError
-from embedindex.index import IndexView, load_view, refresh_index
+from embedindex.index import IndexView, load_view
 from embedindex.index_file import index_path, read_index_file, read_trailer, write_index_file
+from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelRequest
 from embedindex.store import Store
 from embedindex.verify import verify

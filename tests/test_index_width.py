@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedindex.index import FAISS_WIDTH, load_view, refresh_index
+from embedindex.index import FAISS_WIDTH, load_view
 from embedindex.index_file import read_index_file
+from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelRequest, load_model
 from embedindex.store import Store
 from embedindex.verify import verify

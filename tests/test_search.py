@@ -23,7 +23,8 @@ from embedindex.audio import AudioFacts
 from embedindex.crawl import FileStat
 from embedindex.embed import FileEmbedding
 from embedindex.errors import IndexEmptyError, QueryError, UsageError
-from embedindex.index import IndexView, load_view, refresh_index
+from embedindex.index import IndexView, load_view
+from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.query import Query
 from embedindex.records import Label

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedindex.index import refresh_index
 from embedindex.index_file import index_path, read_index_file, read_trailer, write_index_file
+from embedindex.index_refresh import refresh_index
 from embedindex.store import Store
 from embedindex.verify import Problem, verify
 from embedindex.writer import StoreWriter

@@ -95,7 +95,7 @@ def rebuild(index: IndexOption = None, quiet: QuietOption = False) -> None:
 
     Example: embedindex rebuild
     """
-    from embedindex.index import refresh_index
+    from embedindex.index_refresh import refresh_index
     from embedindex.locations import index_folder
     from embedindex.store import Store
     from embedindex.writer import StoreWriter

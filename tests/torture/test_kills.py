@@ -25,8 +25,8 @@ import pytest
 
 from embedindex.arrays import Float32Array, Int64Array
 from embedindex.embed import hash_content
-from embedindex.index import refresh_index
 from embedindex.index_file import index_path, read_index_file
+from embedindex.index_refresh import refresh_index
 from embedindex.models import load_model
 from embedindex.scan import scan
 from embedindex.store import Store

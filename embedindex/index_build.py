@@ -1,0 +1,191 @@
+"""Making the lists of an approximate index: learning the centres, filling the lists, measuring what a search must read.
+
+How many lists and candidates a search needs for its share of the true nearest is not guessed: for windows drawn from
+the index, FAISS's proposals are compared with the exact answer among all windows of other files, which is computed on
+the way, while the vectors come by anyhow. The same database gives the same index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedindex.arrays import Float16Array, Float32Array, Int64Array
+from embedindex.index_file import SearchStep
+from embedindex.index_lists import ivf_of, merged, preassigned, turned
+from embedindex.index_plan import TRAINING_ROUNDS, Plan
+from embedindex.space import Space
+from embedindex.store import Store
+from embedindex.stored_vectors import sample_windows
+
+if TYPE_CHECKING:
+    import faiss
+
+SEED = 1234
+FAISS_WIDTH = 16  # see `index`
+QUERY_BITS = 8  # how finely RaBitQ cuts a query
+# The windows that are asked for when it is measured how much a search must read, and for how many results.
+HELD_OUT = 256
+MEASURED_K = (10, 100)
+CANDIDATES = (2, 3, 4, 6, 10, 16, 30)  # a result
+# So many standard errors a measured share must lie above the target.
+CERTAINTY = 2.0
+
+Progress = Callable[[str, int, int], None]  # what, how many windows are done, of how many
+
+
+@dataclass(frozen=True)
+class Built:
+    """Lists that are filled.
+
+    Attributes:
+        index: FAISS's.
+        steps: what a search must read.
+        closeness: mean inner product of a vector and the centre of its list: what drift is measured by.
+    """
+
+    index: faiss.Index
+    steps: tuple[SearchStep, ...]
+    closeness: float
+
+
+def build_lists(store: Store, plan: Plan, space: Space, progress: Progress | None = None) -> Built:
+    """Return the index of all vectors of a database, by a plan that is not flat."""
+    import faiss
+
+    tell = progress or (lambda *_: None)
+    width = -(-plan.dimension // FAISS_WIDTH) * FAISS_WIDTH
+    index = faiss.index_factory(width, plan.factory, faiss.METRIC_INNER_PRODUCT)
+    ivf = ivf_of(index)
+    ivf.cp.niter, ivf.cp.seed = TRAINING_ROUNDS, SEED
+    ivf.cp.max_points_per_centroid = max(1, plan.training // plan.lists)
+    ivf.cp.min_points_per_centroid = 1
+    if plan.kind == "rabitq":
+        ivf.qb = QUERY_BITS
+    tell("Learning the centres", 0, plan.training)
+    judge = _Judge(store, plan, space)
+    rows = judge.strangers(sample_windows(store, plan.training, plan.dimension, SEED))
+    padded = np.zeros((sum(map(len, rows)), width), np.float32)
+    padded[:, : plan.dimension] = np.concatenate(rows)
+    index.train(padded)
+    del rows, padded
+    closeness = fill(index, space, store.vector_batches(), judge.see, lambda done: tell("Filling", done, plan.windows))
+    return Built(index, judge.steps(index), closeness)
+
+
+def fill(
+    index: faiss.Index,
+    space: Space,
+    batches: Iterable[tuple[Int64Array, Float16Array]],
+    see: Callable[[Int64Array, Float32Array], None] | None = None,
+    tell: Callable[[int], None] | None = None,
+) -> float:
+    """Add vectors to lists; return their mean inner product with their lists' centres, NaN when there are none."""
+    import faiss
+
+    ivf = ivf_of(index)
+    total, count = 0.0, 0
+    for numbers, vectors in batches:
+        loud = np.flatnonzero(vectors.any(axis=1))
+        if len(loud):
+            unit = space.apply(vectors[loud])
+            rows = turned(index, unit)
+            closeness, lists = ivf.quantizer.search(rows, 1)
+            ids, lists = np.ascontiguousarray(numbers[loud]), np.ascontiguousarray(lists[:, 0])
+            pointer = faiss.swig_ptr
+            ivf.add_core(len(rows), pointer(rows), pointer(ids), pointer(lists))
+            total, count = total + float(closeness.sum(dtype=np.float64)), count + len(rows)
+            if see is not None:
+                see(ids, unit)
+        if tell is not None:
+            tell(count)
+    index.ntotal = ivf.ntotal
+    return total / count if count else float("nan")
+
+
+class _Judge:
+    """Finds the exact neighbours of some windows while all vectors come by, then measures the lists by them."""
+
+    def __init__(self, store: Store, plan: Plan, space: Space) -> None:
+        drawn = list(sample_windows(store, HELD_OUT, plan.dimension, SEED + 1))
+        numbers = np.concatenate([numbers for numbers, _ in drawn])
+        order = np.argsort(numbers)
+        owners = store.owners_of_windows(numbers[order])
+        records = {int(owner): store.file(int(owner)) for owner in np.unique(owners[owners >= 0])}
+        runs = [records.get(int(owner)) for owner in owners]
+        self._firsts = np.array([0 if run is None else run.first_window or 0 for run in runs])
+        self._ends = self._firsts + np.array([0 if run is None else run.n_windows for run in runs])
+        self._queries = np.concatenate([space.apply(vectors) for _, vectors in drawn])[order]
+        self._space = space
+        self._recall = plan.recall
+        most = max(MEASURED_K)
+        self._scores = np.full((len(numbers), most), -np.inf, np.float32)
+        self._windows = np.full((len(numbers), most), -1, np.int64)
+
+    def strangers(self, sample: Iterable[tuple[Int64Array, Float16Array]]) -> list[Float32Array]:
+        """Return vectors to learn the centres from, in the space, without those of the files that are asked for.
+
+        Lists fit the sounds they were made from: measured by these, they seem better than a new sound finds them.
+        """
+        known: list[Float32Array] = []
+        new: list[Float32Array] = []
+        for numbers, vectors in sample:
+            rows = self._space.apply(vectors)
+            own = ((numbers[:, None] >= self._firsts) & (numbers[:, None] < self._ends)).any(axis=1)
+            known.append(rows[own])
+            new.append(rows[~own])
+        return new if sum(map(len, new)) > sum(map(len, known)) else known + new
+
+    def see(self, numbers: Int64Array, rows: Float32Array) -> None:
+        """Take note of vectors that come by."""
+        scores = self._queries @ rows.T
+        # A file's own windows are near each other; what counts is what is found of other files.
+        scores[(numbers >= self._firsts[:, None]) & (numbers < self._ends[:, None])] = -np.inf
+        if scores.shape[1] > self._scores.shape[1]:
+            best = np.argpartition(-scores, self._scores.shape[1], axis=1)[:, : self._scores.shape[1]]
+            scores, ids = np.take_along_axis(scores, best, 1), numbers[best]
+        else:
+            ids = np.broadcast_to(numbers, scores.shape)
+        self._scores, self._windows = merged(self._scores, self._windows, scores, ids)
+
+    def steps(self, index: faiss.Index) -> tuple[SearchStep, ...]:
+        """Return what has to be read for each number of results."""
+        found = []
+        for k in MEASURED_K:
+            enough = min(k, int(np.isfinite(self._scores).sum(axis=1).min()))
+            found.append(self._step(index, k, self._windows[:, :enough]))
+        return tuple(found)
+
+    def _step(self, index: faiss.Index, k: int, truth: Int64Array) -> SearchStep:
+        ivf = ivf_of(index)
+        most = min(int(index.ntotal), CANDIDATES[-1] * k)
+        probes = 1
+        while True:
+            probes = min(2 * probes, ivf.nlist)
+            ranks = self._ranks(index, truth, probes, most)
+            for factor in CANDIDATES:
+                shares = (ranks < factor * k).mean(axis=1) if truth.size else np.ones(1)
+                recall = float(shares.mean())
+                uncertain = CERTAINTY * float(shares.std()) / np.sqrt(len(shares))
+                if recall - uncertain >= self._recall or (probes == ivf.nlist and factor == CANDIDATES[-1]):
+                    return SearchStep(k, probes, min(factor * k, most), round(recall, 4))
+
+    def _ranks(self, index: faiss.Index, truth: Int64Array, probes: int, most: int) -> Int64Array:
+        """Return at which place each true neighbour is proposed, `most` where it is not."""
+        import faiss
+
+        ivf = ivf_of(index)
+        rows = turned(index, self._queries)
+        closeness, lists = ivf.quantizer.search(rows, probes)
+        ranks = np.full(truth.shape, most, np.int64)
+        for place, wanted in enumerate(truth):
+            own: Any = faiss.IDSelectorRange(int(self._firsts[place]), int(self._ends[place]))
+            part = slice(place, place + 1)
+            numbers = preassigned(ivf, rows[part], most, lists[part], closeness[part], faiss.IDSelectorNot(own))[0]
+            order = np.argsort(numbers, kind="stable")
+            at = np.minimum(np.searchsorted(numbers[order], wanted), most - 1)
+            ranks[place] = np.where(numbers[order[at]] == wanted, order[at], most)
+        return ranks

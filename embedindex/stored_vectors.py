@@ -1,0 +1,72 @@
+"""Vectors of any windows out of the database, many at a time: for re-ranking, for exact answers, for samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from embedindex.arrays import BoolArray, Float16Array, Int64Array
+from embedindex.errors import IndexDamagedError, display_path
+from embedindex.schema import WINDOWS_PER_ROW
+from embedindex.store import Store
+
+SAMPLED_A_ROW = 4
+SAMPLED_ROWS_AT_ONCE = 512
+
+
+def vectors_of_windows(store: Store, numbers: Int64Array, dimension: int) -> tuple[BoolArray, Float16Array]:
+    """Return ((n,) whether a window is still there, (n, dimension) float16 vectors, zeros where it is not).
+
+    One query for all, in the order of the database's pages.
+
+    Args:
+        store: the index.
+        numbers: (n,) int64, ascending, none twice.
+        dimension: of the index's model.
+
+    Raises:
+        IndexDamagedError: a row does not hold as many vectors as it says.
+    """
+    there = np.zeros(len(numbers), bool)
+    vectors = np.zeros((len(numbers), dimension), np.float16)
+    if not len(numbers):
+        return there, vectors
+    # No row is longer than this, so that none is met by two runs which lie further apart.
+    ends = np.flatnonzero(np.diff(numbers) > WINDOWS_PER_ROW)
+    firsts = numbers[np.concatenate(([0], ends + 1))]
+    lasts = numbers[np.concatenate((ends, [len(numbers) - 1]))]
+    runs = json.dumps(np.stack((firsts, lasts), 1).tolist())
+    for first, count, data in store.vector_rows(runs):
+        if len(data) != count * dimension * 2:
+            raise IndexDamagedError(
+                f"{display_path(store.folder)}: the vectors of windows {first} to {first + count - 1} are damaged; "
+                "`embedindex verify` names the files"
+            )
+        low, high = np.searchsorted(numbers, (first, first + count))
+        if low < high:
+            row = np.frombuffer(data, np.float16).reshape(count, dimension)
+            vectors[low:high] = row[numbers[low:high] - first]
+            there[low:high] = True
+    return there, vectors
+
+
+def sample_windows(store: Store, count: int, dimension: int, seed: int) -> Iterator[tuple[Int64Array, Float16Array]]:
+    """Yield (numbers, vectors) of about `count` windows that are not silent, drawn evenly over the index.
+
+    A few are taken from each row of the database that is read: one a row would read thirty times as much.
+    """
+    random = np.random.default_rng(seed)
+    next_window = store.next_window
+    drawn = 0
+    places = np.sort(random.integers(0, max(1, next_window), 2 * -(-count // SAMPLED_A_ROW) + SAMPLED_A_ROW))
+    for part in np.array_split(random.permutation(places), -(-len(places) // SAMPLED_ROWS_AT_ONCE)):
+        wanted = np.unique(part[:, None] + np.arange(SAMPLED_A_ROW) * (WINDOWS_PER_ROW // SAMPLED_A_ROW))
+        there, vectors = vectors_of_windows(store, wanted[wanted < next_window], dimension)
+        loud = np.flatnonzero(there & vectors.any(axis=1))[: count - drawn]
+        drawn += len(loud)
+        if len(loud):
+            yield wanted[loud], vectors[loud]
+        if drawn >= count:
+            return
