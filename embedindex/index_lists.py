@@ -22,6 +22,8 @@ from embedindex.space import Space
 if TYPE_CHECKING:
     import faiss
 
+# Codes tell windows apart less well that are all far from the query, as those are which pass a filter.
+FILTERED_CANDIDATES = 2
 # So few windows are compared one by one, from the database: an answer from lists could miss some of them.
 EXACT_WINDOWS = 20_000
 EXACT_BATCH = 4096
@@ -93,18 +95,18 @@ class Lists:
             IndexDamagedError: a part of the file that this search needs is not what was written, or a stored vector is
                 damaged.
         """
-        share = 1.0
+        share, factor = 1.0, 1
         if allowed is not None:
             allowed = allowed[: self.next_window]
             count = int(np.count_nonzero(allowed))
             if count <= max(self.exact_windows, k):
                 return self.stored.search(queries, k, np.flatnonzero(allowed))
-            share = count / len(allowed)
+            share, factor = count / len(allowed), FILTERED_CANDIDATES
         step = self.step_for(k)
         n_lists = ivf_of(self.index).nlist
         # Where few may be found, as many of them lie in more lists.
         probes = min(n_lists, int(np.ceil(step.probes / share)))
-        wanted = min(step.candidates, self.index.ntotal)
+        wanted = min(factor * step.candidates, self.index.ntotal)
         while True:
             proposed = self.propose(queries, probes, wanted, allowed)
             if probes == n_lists or (proposed[:, -1] >= 0).all():

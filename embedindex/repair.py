@@ -18,8 +18,8 @@ from urllib.parse import quote
 from embedindex.crawl import RECHECK
 from embedindex.database import database_path
 from embedindex.errors import IndexDamagedError, IndexNotFoundError, display_path
-from embedindex.index import refresh_index
 from embedindex.index_file import index_path
+from embedindex.index_refresh import refresh_index
 from embedindex.lock import take_lock
 from embedindex.store import Store
 from embedindex.writer import StoreWriter

@@ -15,7 +15,10 @@ import pytest
 from typer.main import get_command
 
 from embedindex.cli import _app
+from embedindex.index import budget_of
 from embedindex.index_file import index_path
+from embedindex.index_plan import DEFAULT_MEMORY_BYTES, DEFAULT_RECALL
+from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import make_sound, run_scan
 
@@ -188,3 +191,32 @@ def test_help_comes_at_once() -> None:
         return float(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
     assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_plan_is_shown_and_nothing_is_written(filled: str) -> None:
+    before = Path(index_path(filled)).read_bytes()
+    shown = command("rebuild", "--plan", "--memory", "1.5G", "--recall", "0.9", "-I", filled)
+    assert shown.status == 0
+    for word in ("exact", "1,500 MB", "asked for: 0.9", "ms a query window", "on two idle cores"):
+        assert word in shown.text
+    assert Path(index_path(filled)).read_bytes() == before
+    with Store(filled) as store:
+        assert budget_of(store) == (DEFAULT_MEMORY_BYTES, DEFAULT_RECALL)
+    assert command("rebuild", "--plan", "--json", "-I", filled).json["kind"] == "flat"
+
+
+def test_budget_given_to_rebuild_is_kept(filled: str) -> None:
+    assert command("rebuild", "--memory", "500M", "--recall", "0.9", "-I", filled).status == 0
+    with Store(filled) as store:
+        assert budget_of(store) == (500_000_000, 0.9)
+    assert command("rebuild", "--memory", "1G", "-I", filled).status == 0
+    with Store(filled) as store:
+        assert budget_of(store) == (1_000_000_000, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("--memory", "much", "500M or 2G"), ("--memory", "0", "500M or 2G"), ("--recall", "1.5", "0.5 to 1")],
+)
+def test_budget_that_makes_no_sense_is_refused(filled: str, option: str, value: str, word: str) -> None:
+    assert word in refusal("rebuild", option, value, "-I", filled, status=2)
