@@ -37,6 +37,8 @@ LEAST_NOISE_DB = -45.0
 # Between these levels it is noise that somebody would want away; louder, the noise may be the sound (rain, cymbals),
 # softer, the sound's own background. Measured in docs/decisions/queries.md.
 PLAIN_NOISE_DB = (-30.0, -12.0)
+# A hit that dies away has no noise that is as loud at its end: measured there, too.
+STEADY_DB = 10.0
 
 
 def onset_sample(samples: Float32Array) -> int:
@@ -48,15 +50,22 @@ def onset_sample(samples: Float32Array) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """A sound, (n,) float32, less its steady noise; and how loud that was, in dB of the sound's energy."""
+    """A sound less its steady noise.
+
+    Attributes:
+        samples: (n,) float32.
+        noise_db: how loud the noise was, in dB of the sound's energy.
+        change_db: by how much the quietest cells differ between the thirds of the sound.
+    """
 
     samples: Float32Array
     noise_db: float
+    change_db: float
 
     @property
     def plain(self) -> bool:
-        """Whether what was taken away was noise beyond doubt: neither a faint background nor most of the sound."""
-        return PLAIN_NOISE_DB[0] <= self.noise_db <= PLAIN_NOISE_DB[1]
+        """Whether it was noise beyond doubt: neither a faint background nor most of the sound, nor its decay."""
+        return PLAIN_NOISE_DB[0] <= self.noise_db <= PLAIN_NOISE_DB[1] and self.change_db <= STEADY_DB
 
 
 def without_noise(samples: Float32Array) -> Cleaned | None:
@@ -81,7 +90,10 @@ def without_noise(samples: Float32Array) -> Cleaned | None:
     cleaned = np.zeros(len(padded))
     for number, one in enumerate(frames):
         cleaned[number * HOP : number * HOP + N_FFT] += one
-    return Cleaned(cleaned[HOP : HOP + len(samples)].astype(np.float32), noise_db)
+    levels = np.quantile(smooth[1:-1, : max(1, band)], QUIET_SHARE, axis=1)
+    thirds = [float(np.median(part)) for part in np.array_split(levels, 3)]
+    change_db = 10 * math.log10(max(thirds) / min(thirds)) if min(thirds) > 0 else math.inf
+    return Cleaned(cleaned[HOP : HOP + len(samples)].astype(np.float32), noise_db, change_db)
 
 
 def _smooth(

@@ -41,6 +41,18 @@ def test_noise_gets_less_and_the_sound_stays(before_db: float) -> None:
     assert cleaned.plain == (before_db == 20.0)
 
 
+def test_noise_that_dies_away_is_not_noise_beyond_doubt() -> None:
+    # A cymbal: as much noise as in a noisy recording, but none at its end.
+    sound = notes()
+    noisy = sound + noise(sound, 15.0)
+    decay = np.exp(-2.5 * np.arange(len(sound)) / len(sound)).astype(np.float32)
+    dying, lasting = without_noise(decay * noisy), without_noise(noisy)
+    assert dying is not None
+    assert lasting is not None
+    assert (dying.plain, lasting.plain) == (False, True)
+    assert dying.change_db > lasting.change_db + 10
+
+
 def test_noise_is_found_below_the_edge_of_a_band_limited_sound() -> None:
     # As an MP3 encoder leaves it: nothing at all in the upper half of the spectrum.
     sound = notes()
