@@ -38,6 +38,7 @@ _COMMANDS = (
     "features",
     "show",
     "remix",
+    "generate",
 )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedindex.remix.options import RemixOptions
     from embedindex.remix.outputs import Extras
     from embedindex.remix.recipe import Recipe
+    from embedindex.remix.revision import Revision
 
 ManyGlobs = Optional[list[str]]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
 MaybeText = Optional[str]  # noqa: UP045
@@ -85,8 +86,16 @@ def remix(
     tail: Annotated[
         str, typer.Option(metavar="HOW", help="What rings on after ir, ir-reverse: truncate, overlap or ring.")
     ] = "truncate",
+    recipe: Annotated[
+        MaybeText, typer.Option(metavar="RECIPE", help="Change this recipe of the same seed and options, in places:")
+    ] = None,
+    reroll: Annotated[MaybeText, typer.Option(metavar="UNITS", help="…choose these units again: 3,7-9.")] = None,
+    lock: Annotated[MaybeText, typer.Option(metavar="UNITS", help="…keep these, choose all others again.")] = None,
     variations: Annotated[int, typer.Option(min=1, max=99, help="So many different ones: OUT-1, OUT-2…")] = 1,
     rng: Annotated[int, typer.Option(min=0, help="Seed of chance: the same number, the same remix.")] = 0,
+    length: Annotated[
+        MaybeText, typer.Option(metavar="M:SS", help="Longer (the seed over and over) or shorter than the seed.")
+    ] = None,
     rate: Annotated[MaybeRate, typer.Option(min=8000, max=384000, metavar="HZ", help="Else the seed's.")] = None,
     lufs: Annotated[str, typer.Option(metavar="seed|LUFS", help="Loudness: the seed's, or for example -16.")] = "seed",
     true_peak: Annotated[float, typer.Option("--tp", min=-20, max=0, metavar="DBTP", help="True-peak ceiling.")] = -1.0,
@@ -112,6 +121,9 @@ def remix(
     from embedindex.remix.compose import Sound
     from embedindex.remix.master import check_target
     from embedindex.remix.morph import MODES, TAILS
+    from embedindex.remix.outputs import read_recipe
+    from embedindex.remix.revision import revision
+    from embedindex.remix.sequence import parse_length
 
     options = _options(locals())
     sound = Sound(
@@ -123,21 +135,25 @@ def remix(
         morph=one_of("--morph", morph, MODES),
         amount=parse_breakpoints("--morph-amount", morph_amount, 0.0, 1.0),
         tail=one_of("--tail", tail, TAILS),
+        length_s=None if length is None else parse_length(length),
     )
     check_target(output, bits)
     extras = _extras(labels, events, picture, stems, stems_by, rpp)
     extras.check()
+    change = None
+    if recipe is not None or reroll is not None or lock is not None:
+        change = revision(read_recipe(_required_recipe(recipe)), reroll, lock)
     made = []
-    for number, recipe in enumerate(_recipes(seed, index, options, sound, variations, quiet=quiet)):
-        made.append(_finish(recipe, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
+    for number, found in enumerate(_recipes(seed, index, options, sound, variations, change, quiet=quiet)):
+        made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
         if not quiet:
-            for note in recipe.notes:
+            for note in found.notes:
                 say(f"embedindex: {note}")
     if json:
         print_json(made)
     elif not quiet:
         for item in made:
-            _print(item)
+            print_line(summary_line(item))
 
 
 def render(
@@ -175,7 +191,14 @@ def _extras(labels: bool, events: bool, picture: bool, stems: str | None, stems_
 
 
 def _recipes(
-    seed: str, index: str | None, options: RemixOptions, sound: Sound, count: int, *, quiet: bool
+    seed: str,
+    index: str | None,
+    options: RemixOptions,
+    sound: Sound,
+    count: int,
+    change: Revision | None,
+    *,
+    quiet: bool,
 ) -> Iterator[Recipe]:
     from embedindex.index import load_view
     from embedindex.locations import index_folder
@@ -191,7 +214,7 @@ def _recipes(
         with told_progress("Listening to files for the first time", quiet=quiet) as told:
             composer = Composer(store, view, QueryMaker(store, view.model).model, seed, options, sound, told)
         for number in range(count):
-            yield composer.recipe(number)
+            yield composer.recipe(number, change)
 
 
 @contextmanager
@@ -210,9 +233,10 @@ def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
         yield told
 
 
-def _finish(
+def finish(
     recipe: Recipe, output: str, number: int, count: int, *, bits: str, extras: Extras, dry_run: bool
 ) -> dict[str, Any]:
+    """Write a remix, unless nothing is to be written, and return what there is to say of it."""
     from embedindex.remix.outputs import beside, guard, numbered, write_remix
 
     path = numbered(output, number, count)
@@ -223,7 +247,7 @@ def _finish(
         "credits": beside(path, ".credits.csv"),
         "duration": recipe.output.frames / recipe.output.sample_rate,
         "units": len(recipe.events),
-        "cut": recipe.options["units"],
+        "cut": recipe.options.get("units", "drift"),
         "silent": len(recipe.events) - len(sounding),
         "files": len({event.source for event in sounding}),
         "going_on": sum(event.follows for event in sounding),
@@ -249,7 +273,8 @@ def _mean(values: list[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 
-def _print(item: dict[str, Any]) -> None:
+def summary_line(item: dict[str, Any]) -> str:
+    """Return what to say of a finished remix."""
     parts = [
         clock(item["duration"]),
         f"{amount(item['units'], 'unit')} ({item['cut']}) from {amount(item['files'], 'file')}",
@@ -259,7 +284,15 @@ def _print(item: dict[str, Any]) -> None:
         parts.append(f"{item['lufs']:.1f} LUFS, {item['true_peak_db']:.1f} dBTP")
     else:
         parts.append("nothing written")
-    print_line(f"{item['output']}: {', '.join(parts)}")
+    return f"{item['output']}: {', '.join(parts)}"
+
+
+def _required_recipe(recipe: str | None) -> str:
+    from embedindex.errors import UsageError
+
+    if recipe is None:
+        raise UsageError("--reroll and --lock change a recipe; name it with --recipe OUT.recipe.json")
+    return recipe
 
 
 def _lufs(text: str) -> str | float:

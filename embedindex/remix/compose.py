@@ -13,7 +13,6 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
-from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
@@ -29,10 +28,14 @@ from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, find_path
 from embedindex.remix.placing import Placer
 from embedindex.remix.qualities import GAIN_LIMIT_DB
-from embedindex.remix.recipe import Event, Output, Recipe, Source
+from embedindex.remix.recipe import Event, Output, Recipe
 from embedindex.remix.render import morphed_unit
-from embedindex.remix.seed import Seed, read_seed, unit_times_s
+from embedindex.remix.revision import Revision, merged, require_same_cut, revised_pool
+from embedindex.remix.seed import Seed, read_seed
+from embedindex.remix.sequence import in_sequence, sequence
+from embedindex.remix.sources import source_of_record, source_of_seed
 from embedindex.remix.spans import with_channels
+from embedindex.remix.stretches import Candidates
 from embedindex.remix.tracks import Told, TrackCache, untold
 from embedindex.remix.units import Cutting
 from embedindex.store import Store
@@ -55,6 +58,7 @@ class Sound:
         morph: how each unit is merged with the seed's, one of `morph.MODES`.
         amount: how much.
         tail: what becomes of what rings on, one of `morph.TAILS`.
+        length_s: how long, None for as long as the seed.
     """
 
     sample_rate: int | None = None
@@ -65,6 +69,7 @@ class Sound:
     morph: str = "none"
     amount: Breakpoints = ALL_WET
     tail: str = "truncate"
+    length_s: float | None = None
 
 
 class Composer:
@@ -97,51 +102,52 @@ class Composer:
         self.seed = read_seed(seed, options.cutting)
         with CoarseStore(store.folder) as kept:
             self.pool = Finder(store, view, self.seed, options, TrackCache(kept), told).pool(model())
-        self._times = unit_times_s(self.seed)
         self._rate = sound.sample_rate or self.seed.sample_rate
+        self._steps = sequence(self.seed, self._rate, sound.length_s)
+        self._pool = in_sequence(self.pool, self._steps)
+        self._times = np.array(self._steps.bounds[:-1]) / self._rate
         self._taken: dict[int, list[tuple[int, int]]] = {}
         self._sources: list[FileRecord] = []
         stereo = self.seed.channels > 1 or any((record.channels or 1) > 1 for record in self.pool.files.values())
         self._channels = 2 if stereo else 1
         self._lufs: float | None = None
 
-    def bounds(self) -> list[int]:
-        """Return the boundaries of the units in output frames, the first 0, the last the output's length."""
-        edges = [unit.start for unit in self.seed.units] + [self.seed.frames]
-        return [edge * self._rate // self.seed.sample_rate for edge in edges]
-
-    def recipe(self, variation: int = 0) -> Recipe:
-        """Return one remix; each further one avoids what the earlier ones played.
+    def recipe(self, variation: int = 0, change: Revision | None = None) -> Recipe:
+        """Return one remix, all anew or an old one changed; each further one avoids what the earlier ones played.
 
         Raises:
-            QueryError: of the files chosen, none can be read.
+            UsageError: the old one was cut otherwise.
         """
+        if change is not None:
+            require_same_cut(change, self._steps, self._sound.layers)
         self._sources = []
         events: list[Event] = []
         notes = list(self.pool.notes) + ([self.seed.note] if self.seed.note else [])
         for layer in range(self._sound.layers):
             options = replace(self._options, chance=self._options.chance + 1000 * layer + variation)
-            path = find_path(self.pool, options, self._times[:, 0], self._taken)
-            self._remember(path)
-            notes += _remarks(path, self.pool, options)
-            events += self._events(path, layer, notes)
+            pool = self._pool if change is None else revised_pool(self._pool, change, layer)
+            path = find_path(pool, options, self._times, self._taken)
+            self._remember(path, pool)
+            notes += _remarks(path, pool, options)
+            events += self._events(path, pool, layer, notes)
         last = [event for event in events if event.layer == 0][-1]
         ring = self._ring_frames(events)
         events = [*events, *self._rests(ring)] if ring else events
         output = Output(
             sample_rate=self._rate,
             channels=self._channels,
-            frames=self.bounds()[-1] + ring,
+            frames=self._steps.bounds[-1] + ring,
             lufs=self._target_lufs(),
             true_peak_db=self._sound.true_peak_db,
             end_fade=0 if ring or self._ends_naturally(last) else fade_frames(last.frames, last.frames, self._rate),
             dry_wet=self._sound.dry_wet.text,
             tail=self._sound.tail,
+            seed_loops=self._sound.length_s is not None,
         )
-        return Recipe(
-            seed=_source_of_seed(self.seed),
+        made = Recipe(
+            seed=source_of_seed(self.seed),
             output=output,
-            sources=tuple(self._source(record) for record in self._sources),
+            sources=tuple(source_of_record(self._store, record) for record in self._sources),
             events=tuple(events),
             options=_shown(self._options, self._sound, self.seed, variation),
             index={
@@ -151,28 +157,30 @@ class Composer:
             },
             notes=tuple(dict.fromkeys(notes)),
         )
+        return made if change is None else merged(made, change)
 
-    def _remember(self, path: Path) -> None:
-        for unit, chosen in enumerate(path.places.tolist()):
+    def _remember(self, path: Path, pool: Pool) -> None:
+        for step, chosen in enumerate(path.places.tolist()):
             if chosen >= 0:
-                found = self.pool.candidates[unit]
+                found = pool.candidates[step]
                 start = int(found.starts[chosen])
-                span = (start, start + int(self.pool.lengths[unit]))
+                span = (start, start + int(pool.lengths[step]))
                 self._taken.setdefault(int(found.files[chosen]), []).append(span)
 
-    def _events(self, path: Path, layer: int, notes: list[str]) -> list[Event]:
+    def _events(self, path: Path, pool: Pool, layer: int, notes: list[str]) -> list[Event]:
         """Return the events of one layer."""
-        bounds = self.bounds()
+        steps = self._steps
         events: list[Event] = []
         carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
-        placer = Placer(self.seed, self.pool, bounds, self._rate, self._channels)
+        placer = Placer(self.seed, pool, steps, self._channels)
         for found in placer.places(path):
-            unit = found.unit
-            frames = bounds[unit + 1] - bounds[unit]
+            step, unit = found.step, steps.units[found.step]
+            start, frames = steps.bounds[step], steps.frames(step)
+            if found.candidate != path.places[step]:
+                chosen = self.pool.files[int(pool.candidates[step].files[path.places[step]])]
+                notes.append(f"{display_path(chosen.path)}: could not be read; the next best took its place")
             if found.record is None or found.placed is None:
-                if path.places[unit] >= 0:
-                    notes.append("a file could not be read; the next best took its place")
-                events.append(_silence(bounds[unit], frames, layer, unit, events, self._rate))
+                events.append(_silence(start, frames, layer, unit, events, self._rate))
                 carried = None
                 continue
             source, exact = self._number(found.record), found.placed
@@ -180,7 +188,7 @@ class Composer:
             end = exact.start + round(frames * exact.native_rate / self._rate)
             fade = fade_frames(events[-1].frames if events else frames, frames, self._rate)
             event = Event(
-                start=bounds[unit],
+                start=start,
                 frames=frames,
                 source=source,
                 source_start=exact.start,
@@ -190,10 +198,11 @@ class Composer:
                 follows=follows and self._sound.morph == "none",
                 layer=layer,
                 unit=unit,
-                target=round(float(self.pool.candidates[unit].costs[found.candidate]), 4),
-                join=round(0.0 if follows else float(path.join[unit]), 4),
+                target=round(float(pool.candidates[step].costs[found.candidate]), 4),
+                join=round(0.0 if follows else float(path.join[step]), 4),
                 clamped=exact.clamped,
-                alternates=self._alternates(unit, found.candidate),
+                alternates=self._alternates(pool.candidates[step], found.candidate),
+                seed_start=steps.origins[step],
             )
             margin = round(MARGIN_S * self._rate)
             events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
@@ -206,7 +215,7 @@ class Composer:
         event = replace(event, morph=self._sound.morph, amount=amount, lead=event.fade // 2)
         path = self._sources[event.source or 0].path
         output = Output(self._rate, self._channels, event.frames, None)
-        made = morphed_unit(_source_of_seed(self.seed), path, event, output)
+        made = morphed_unit(source_of_seed(self.seed), path, event, output)
         end = margin + event.frames
         wanted, have = (unit_lufs(samples, self._rate, margin, end) for samples in (sound, made))
         gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
@@ -217,12 +226,12 @@ class Composer:
         """Return by how much the output is longer than the seed because convolutions ring on."""
         if self._sound.tail != "ring" or self._sound.morph not in TAILED:
             return 0
-        lasts = [event for event in events if event.start + event.frames == self.bounds()[-1]]
+        lasts = [event for event in events if event.start + event.frames == self._steps.bounds[-1]]
         margins = 3 * round(MARGIN_S * self._rate)  # both sounds were convolved with theirs
         return max((event.frames + margins for event in lasts if event.source is not None), default=0)
 
     def _rests(self, frames: int) -> list[Event]:
-        start, unit = self.bounds()[-1], len(self.seed.units) - 1
+        start, unit = self._steps.bounds[-1], self._steps.units[-1]
         fade = fade_frames(frames, frames, self._rate)
         return [
             Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
@@ -234,8 +243,7 @@ class Composer:
             self._sources.append(record)
         return self._sources.index(record)
 
-    def _alternates(self, unit: int, chosen: int) -> tuple[tuple[str, float, float], ...]:
-        found = self.pool.candidates[unit]
+    def _alternates(self, found: Candidates, chosen: int) -> tuple[tuple[str, float, float], ...]:
         order = [int(i) for i in np.argsort(found.costs, kind="stable") if i != chosen][:ALTERNATES]
         return tuple(
             (
@@ -264,31 +272,10 @@ class Composer:
         end_s = last.source_start / (record.sample_rate or 1) + last.frames / self._rate
         return end_s >= (record.duration or 0.0) - 1.5 / self._rate
 
-    def _source(self, record: FileRecord) -> Source:
-        labels = self._store.labels_of([record.id]).get(record.id, [])
-        licence = next((label.value for label in labels if label.key in ("licence", "license")), None)
-        return Source(
-            path=record.path,
-            size=record.size,
-            mtime_ns=file_stat(record.path).mtime_ns,
-            content_hash=(record.content_hash or b"").hex(),
-            sample_rate=record.sample_rate or 0,
-            channels=record.channels or 0,
-            artist=record.artist,
-            album=record.album,
-            title=record.title,
-            licence=licence,
-        )
-
 
 def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event], rate: int) -> Event:
     fade = fade_frames(before[-1].frames if before else frames, frames, rate)
     return Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
-
-
-def _source_of_seed(seed: Seed) -> Source:
-    stat = file_stat(seed.path)
-    return Source(seed.path, stat.size, stat.mtime_ns, seed.content_hash.hex(), seed.sample_rate, seed.channels)
 
 
 def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:

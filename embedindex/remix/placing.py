@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.audio import AudioReader
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, Placed, place
@@ -23,8 +22,8 @@ from embedindex.remix.candidates import Pool
 from embedindex.remix.coarse import SHORT_UP_TO_S
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.path import Path
-from embedindex.remix.seed import Seed, cut_pieces, unit_times_s
-from embedindex.remix.spans import with_channels
+from embedindex.remix.seed import Seed, unit_times_s
+from embedindex.remix.sequence import Sequence, step_sounds
 from embedindex.remix.stretches import Candidates
 
 MOST_THREADS = 16
@@ -38,17 +37,17 @@ def threads_for(work: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class UnitPlace:
-    """Where one unit's sound comes from.
+    """Where one step's sound comes from.
 
     Attributes:
-        unit: number of the unit.
+        step: its number.
         sound: the seed around it, `MARGIN_S` before it and no more behind it.
         record: the file, None where nothing sounds.
         placed: where in it.
         candidate: which of the unit's candidates.
     """
 
-    unit: int
+    step: int
     sound: Float32Array
     record: FileRecord | None = None
     placed: Placed | None = None
@@ -56,20 +55,19 @@ class UnitPlace:
 
 
 class Placer:
-    """Places the choices for the units of one seed.
+    """Places the choices for the steps through one seed.
 
     Args:
         seed: the seed.
-        pool: its candidates.
-        bounds: boundaries of the units, output frames.
-        sample_rate: of the output, Hz.
+        pool: the candidates of each step.
+        steps: the order in which its units sound.
         channels: of the output.
     """
 
-    def __init__(self, seed: Seed, pool: Pool, bounds: list[int], sample_rate: int, channels: int) -> None:
-        self._seed, self._pool, self._bounds = seed, pool, bounds
-        self._rate, self._channels = sample_rate, channels
-        self._margin = round(MARGIN_S * sample_rate)
+    def __init__(self, seed: Seed, pool: Pool, steps: Sequence, channels: int) -> None:
+        self._seed, self._pool, self._steps, self._channels = seed, pool, steps, channels
+        self._rate = steps.sample_rate
+        self._margin = round(MARGIN_S * self._rate)
         self._times = unit_times_s(seed)
 
     def places(self, path: Path) -> Iterator[UnitPlace]:
@@ -94,25 +92,13 @@ class Placer:
 
     def _chains(self, path: Path) -> Iterator[list[tuple[int, Float32Array]]]:
         chain: list[tuple[int, Float32Array]] = []
-        for unit, sound in enumerate(self._unit_sounds()):
+        for unit, sound in enumerate(step_sounds(self._seed, self._steps, self._channels)):
             if chain and (not path.follows[unit] or len(chain) == LONGEST_CHAIN):
                 yield chain
                 chain = []
             chain.append((unit, sound))
         if chain:
             yield chain
-
-    def _unit_sounds(self) -> Iterator[Float32Array]:
-        """Yield, for each unit, the seed around it at the output rate."""
-        bounds, margin = self._bounds, self._margin
-        firsts = [max(0, start - margin) for start in bounds[:-1]]
-        wanted = [(first, end - first) for first, end in zip(firsts, bounds[1:], strict=True)]
-        with AudioReader(self._seed.path, sample_rate=self._rate, mono=False) as reader:
-            blocks = (with_channels(block, self._channels) for block in reader.blocks())
-            for number, piece in enumerate(cut_pieces(blocks, wanted)):
-                before = margin - (bounds[number] - firsts[number])
-                lacks = wanted[number][1] - len(piece)
-                yield np.pad(piece.reshape(-1, self._channels), ((before, lacks), (0, 0)))
 
     def _place_chain(self, chain: list[tuple[int, Float32Array]], path: Path) -> list[UnitPlace]:
         made: list[UnitPlace] = []
@@ -122,7 +108,7 @@ class Placer:
             found = self._placed(unit, chosen, sound, carried if path.follows[unit] else None)
             made.append(found)
             carried = None
-            frames = self._bounds[unit + 1] - self._bounds[unit]
+            frames = self._steps.frames(unit)
             if found.record is not None and found.placed is not None and found.placed.there >= frames:
                 step = round(frames * found.placed.native_rate / self._rate)
                 carried = (found.record.id, found.placed.start + step)
@@ -144,9 +130,9 @@ class Placer:
                     self._start_s(unit, found, candidate),
                     sound,
                     self._margin,
-                    self._bounds[unit + 1] - self._bounds[unit],
+                    self._steps.frames(unit),
                     self._rate,
-                    self._seed.units[unit].attack_s,
+                    self._seed.units[self._steps.units[unit]].attack_s,
                     exact_start,
                     roughly=(record.duration or 0.0) > SHORT_UP_TO_S,
                 )
@@ -157,5 +143,5 @@ class Placer:
 
     def _start_s(self, unit: int, found: Candidates, candidate: int) -> float:
         """Return where a candidate starts: as far from the frame it was found at as the unit is from its own."""
-        own_s = float(self._times[unit, 0])
+        own_s = float(self._times[self._steps.units[unit], 0])
         return max(0.0, own_s + (int(found.starts[candidate]) - round(own_s * FRAMES_PER_S)) / FRAMES_PER_S)

@@ -71,6 +71,7 @@ class Event:
         morph: how it is merged with the seed's unit, see `morph.MODES`.
         amount: how much, 0 to 1.
         alternates: (file, second, distance) of what else would have done.
+        seed_start: output frame at which the seed, played from 0, has what it stands for; None for `start`.
     """
 
     start: int
@@ -89,6 +90,7 @@ class Event:
     morph: str = "none"
     amount: float = 1.0
     alternates: tuple[tuple[str, float, float], ...] = ()
+    seed_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Output:
         dry_wet: share of the remix over time, as breakpoints; the rest is the seed.
         tail: what becomes of what rings on after a convolution: ``truncate``, ``overlap`` (into the next unit) or
             ``ring``.
+        seed_loops: whether the seed, where it is heard, begins anew at its end.
     """
 
     sample_rate: int
@@ -115,6 +118,7 @@ class Output:
     end_fade: int = 0
     dry_wet: str = "1"
     tail: str = "truncate"
+    seed_loops: bool = False
 
     @property
     def all_wet(self) -> bool:

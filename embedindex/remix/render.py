@@ -116,7 +116,8 @@ def morphed_unit(seed: Source, path: bytes, event: Event, output: Output) -> Flo
     """
     rate, margin = output.sample_rate, round(MARGIN_S * output.sample_rate)
     frames = margin + event.frames + margin
-    begin = round(event.start * seed.sample_rate / rate)
+    own_start = event.start if event.seed_start is None else event.seed_start
+    begin = round(own_start * seed.sample_rate / rate)
     own, _ = read_span(seed.path, begin, margin, frames, rate, output.channels)
     other, _ = read_span(path, event.source_start, margin, frames, rate, output.channels)
     return morph(own, other, event.morph, event.amount, rate, chance=event.start)
@@ -373,9 +374,12 @@ def wet_share(wet: Breakpoints, position: int, frames: int, sample_rate: int) ->
 def seed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
     """Yield the seed as the output has it, and then silence for ever."""
     output = recipe.output
-    with AudioReader(recipe.seed.path, sample_rate=output.sample_rate, mono=False) as reader:
-        for block in reader.blocks():
-            yield with_channels(block, output.channels)
+    loops = True
+    while loops:
+        with AudioReader(recipe.seed.path, sample_rate=output.sample_rate, mono=False) as reader:
+            for block in reader.blocks():
+                yield with_channels(block, output.channels)
+        loops = output.seed_loops
     while True:
         yield np.zeros((BLOCK_FRAMES, output.channels), np.float32)
 
