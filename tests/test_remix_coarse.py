@@ -14,6 +14,7 @@ from embedindex.remix.options import RemixOptions
 from embedindex.remix.recipe import to_json
 from embedindex.remix.tracks import TrackCache
 from embedindex.remix.units import parse_units
+from tests.command_line import command
 from tests.indexing import one, write_samples
 from tests.remixing import RATE, remix, scan_spectral, texture, write_textures
 from tests.sounds import sine
@@ -126,3 +127,14 @@ def test_a_seed_within_a_long_file_is_found_to_the_sample(index: str, library: P
         if event.source is not None and recipe.sources[event.source].path == os.fsencode(long)
     ]
     assert sum(exact) >= 0.75 * len(recipe.events)
+
+
+def test_a_scan_describes_files_on_demand(index: str, library: Path) -> None:
+    paths = write_textures(library, 3, 1.0)
+    assert command("scan", library, "--index", index, "--model", "spectral", "-q").status == 0
+    assert not os.path.exists(os.path.join(index, FILE_NAME))
+    ran = command("scan", library, "--index", index, "--remix", "-q")
+    assert (ran.status, ran.error) == (0, "")
+    with CoarseStore(index) as kept:
+        assert all(kept.has(one(index, path).content_hash or b"") for path in paths)
+        assert not kept.has(b"x" * 16)

@@ -217,6 +217,21 @@ def _recipes(
             yield composer.recipe(number, change)
 
 
+def describe_all(folder: str, *, quiet: bool) -> None:
+    """Describe all files of an index that were not described yet, with progress."""
+    from embedindex.remix.coarse import CoarseStore
+    from embedindex.remix.tracks import TrackCache
+    from embedindex.store import Store
+
+    where = "status = 'ok' AND missing_since IS NULL AND n_windows > 0"
+    with (
+        Store(folder) as store,
+        CoarseStore(folder) as kept,
+        told_progress("Describing files for remix", quiet=quiet) as told,
+    ):
+        TrackCache(kept).fill_all(store.files(where), store.counts().ok, told)
+
+
 @contextmanager
 def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Give a function of (done, in all) that shows progress on stderr: a bar on a terminal, a line now and then."""

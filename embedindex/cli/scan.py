@@ -102,6 +102,9 @@ def scan(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="tempo,key", help="Then find the tempo, the key or both (needs embedindex[analyse])."),
     ] = None,
+    remix: Annotated[
+        bool, typer.Option("--remix", help="Then describe every file for remix, which else does it as it goes.")
+    ] = False,
     progress: Annotated[str, typer.Option(help="auto, or json: one JSON object a line on stderr.")] = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -151,6 +154,10 @@ def scan(
         tempo, key = attributes
         analysed = run_analysis(folder, paths, tempo=tempo, key=key, workers=workers, quiet=quiet)
         summary = replace(summary, interrupted=analysed["interrupted"])
+    if remix and not summary.interrupted:
+        from embedindex.cli.remix import describe_all
+
+        describe_all(folder, quiet=quiet)
     _finish(folder, summary, json=json, quiet=quiet, strict=strict)
 
 

@@ -170,6 +170,14 @@ class CoarseStore:
             return None
         return CoarseTrack(np.frombuffer(row[1], np.int8).reshape(-1, WIDTH), row[0])
 
+    def has(self, content_hash: bytes) -> bool:
+        """Return whether the track of a file's content was made."""
+        try:
+            row = self._connection.execute("SELECT 1 FROM tracks WHERE content_hash = ?", (content_hash,)).fetchone()
+        except sqlite3.DatabaseError:
+            return False
+        return row is not None
+
     def put(self, content_hash: bytes, track: CoarseTrack) -> None:
         """Keep a track."""
         values = (content_hash, track.samples, track.cells.tobytes())

@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 
 from embedindex.audio import AudioReader
 from embedindex.crawl import file_stat
@@ -20,6 +21,7 @@ from embedindex.remix.frames import RATE, Track, describe_blocks
 
 LIMIT_BYTES = 512 * 2**20
 MOST_THREADS = 16
+BATCH = 256
 BLOCK_S = 5.0  # of sound described at a time: what a thread holds of a long file
 
 Told = Callable[[int, int], None]
@@ -65,7 +67,7 @@ class TrackCache:
             records: files.
             told: called with (files done, files in all) after each one.
         """
-        missing = {_key(record): record for record in records if self._known(_key(record)) is None}
+        missing = {_key(record): record for record in records if not self._is_known(_key(record))}
         missing = {key: record for key, record in missing.items() if key not in self._failed and _is_there(record)}
         with ThreadPoolExecutor(max(1, min(MOST_THREADS, os.cpu_count() or 1, len(missing)))) as threads:
             waiting = {threads.submit(describe_file, record.path): key for key, record in missing.items()}
@@ -79,6 +81,19 @@ class TrackCache:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def fill_all(self, records: Iterable[FileRecord], total: int, told: Told = untold) -> None:
+        """Make the tracks of very many files, `total` of them; what was made is kept when it is interrupted."""
+        batches = iter(records)
+        seen = 0
+        while batch := list(islice(batches, BATCH)):
+            before = seen
+            self.fill(batch, lambda done, _, before=before: told(before + done, total))  # type: ignore[misc]
+            seen += len(batch)
+            told(seen, total)
+
+    def _is_known(self, key: bytes) -> bool:
+        return key in self._recent or self._kept.has(key)
 
     def _known(self, key: bytes) -> CoarseTrack | None:
         found = self._recent.get(key)
