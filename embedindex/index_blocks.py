@@ -5,7 +5,8 @@ A block is checked once, before its first use; what was never asked for is never
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+import mmap
+from typing import BinaryIO
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class CheckedBlocks:
     """
 
     def __init__(self, file: BinaryIO, length: int, hashes: str, damaged: EmbedindexError) -> None:
-        self._bytes: Any = np.memmap(file, np.uint8, "r", shape=(length,)) if length else np.zeros(0, np.uint8)
+        self._map = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
         self._hashes = bytes.fromhex(hashes)
         blocks = -(-length // BLOCK_BYTES)
         if len(self._hashes) != blocks * HASH_BYTES:
@@ -80,6 +81,10 @@ class CheckedBlocks:
         np.add.at(steps, (np.asarray(ends)[filled] - 1) // BLOCK_BYTES + 1, -1)
         for block in np.flatnonzero((np.cumsum(steps[:-1]) > 0) & ~self._checked).tolist():
             wanted = self._hashes[block * HASH_BYTES : (block + 1) * HASH_BYTES]
-            if xxhash.xxh3_64_digest(self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]) != wanted:
+            start = block * BLOCK_BYTES
+            if xxhash.xxh3_64_digest(self._map[start : start + BLOCK_BYTES]) != wanted:
                 raise self._damaged
+            if hasattr(mmap, "MADV_DONTNEED") and start % mmap.PAGESIZE == 0:
+                # FAISS maps the file, too: without this, what was searched would count twice in this process's memory.
+                self._map.madvise(mmap.MADV_DONTNEED, start, min(BLOCK_BYTES, len(self._map) - start))
             self._checked[block] = True
