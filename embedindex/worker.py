@@ -26,6 +26,7 @@ from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
 from embedindex.models import Model, ModelRequest, load_model
+from embedindex.quiet import quieten_libraries
 from embedindex.read_ahead import AtWork, Broke, Embedder, End, Item, Waiting, put_file
 
 ALIVE_EVERY_S = 1.0
@@ -88,14 +89,6 @@ def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat
     return after
 
 
-def _quieten() -> None:
-    """Keep the remarks that libmpg123 writes about damaged files off the terminal; Python's own still go there."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(null, 2)
-    os.close(null)
-
-
 def _limit_process(setup: WorkerSetup, parent: int) -> None:
     """Make the process polite and mortal: nice, bounded, without core dumps, gone when its parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
@@ -123,7 +116,7 @@ def _limit_process(setup: WorkerSetup, parent: int) -> None:
 def work(connection: Connection, setup: WorkerSetup, parent: int, memory: Array[c_int64]) -> None:
     """Be a worker until the pipe closes; the target of the process."""
     _limit_process(setup, parent)
-    _quieten()
+    quieten_libraries()
     with contextlib.suppress(*GONE):  # the parent is gone: so are we
         try:
             model = load_model(setup.request)

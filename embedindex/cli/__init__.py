@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedindex.cli.console import OutputClosed, say
 from embedindex.errors import EmbedindexError, display_path
+from embedindex.quiet import quieten_libraries, stderr_descriptor
 
 if TYPE_CHECKING:
     import typer
@@ -44,11 +45,15 @@ _COMMANDS = (
 
 def main() -> None:
     """Run the command line; the console script."""
+    if sys.stderr is None:  # started without one: what is said goes nowhere
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open to the end
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
     if debug:
         sys.argv[1:] = [argument for argument in options if argument != "--debug"] + arguments[len(options) :]
+    elif sys.stderr is sys.__stderr__ and stderr_descriptor() == 2:
+        quieten_libraries()
     try:
         _app()(prog_name="embedindex")
     except EmbedindexError as error:

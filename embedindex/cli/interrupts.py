@@ -8,12 +8,15 @@ import threading
 from types import FrameType
 from typing import Any
 
+from embedindex.quiet import stderr_descriptor
+
 
 class Interrupts:
     """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
 
     def __init__(self) -> None:
         self._asked = False
+        self._stderr = stderr_descriptor()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -31,7 +34,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self._asked = True
         # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
+        os.write(self._stderr, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
 
     def __call__(self) -> bool:
         """Return whether to stop."""
