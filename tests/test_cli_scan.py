@@ -17,7 +17,7 @@ from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.writer import StoreWriter
 from tests.command_line import Ran, command, refusal, started
-from tests.indexing import constant, make_sound, names, write_samples
+from tests.indexing import constant, make_sound, names, run_scan, write_samples
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,13 @@ def _wait_for_a_file(index: str) -> None:
     raise AssertionError("no file was embedded in a minute")
 
 
+def _wait_for_a_word(log: Path, word: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (log.exists() and word in log.read_text()):
+        assert time.monotonic() < deadline, f"{word} was not begun in a minute"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_scan_keeps_what_it_has_and_exits_with_130(index: str, library: Path, number: int) -> None:
     make_sound(library / "a" / "a.wav")
@@ -178,13 +185,13 @@ def test_interrupted_scan_keeps_what_it_has_and_exits_with_130(index: str, libra
         assert verify(store).problems == ()
 
 
-def test_second_interrupt_stops_at_once(index: str, library: Path) -> None:
-    make_sound(library / "a" / "a.wav")
-    (library / "b").mkdir()
-    write_samples(library / "b" / "hang.wav", constant(-0.5))
-    with started(["scan", library, "--model", "tiny", "-j", "1"]) as process:
-        _wait_for_a_file(index)
-        time.sleep(0.3)
+def test_second_interrupt_stops_at_once(index: str, library: Path, tmp_path: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    write_samples(library / "hang.wav", constant(-0.5))
+    log = tmp_path / "log"
+    with started(["scan", library, "--model", "tiny", "-j", "1", "--log", log]) as process:
+        _wait_for_a_word(log, "hang.wav")
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None  # the file in hand hangs
