@@ -143,7 +143,7 @@ class StubPool:
         """Return the paths in hand."""
         return [path for _, path in self._tasks]
 
-    def submit(self, task: int, path: bytes, size: int = 0) -> None:
+    def submit(self, task: int, path: bytes, _size: int = 0) -> None:
         """Take a file."""
         self._tasks.append((task, path))
 

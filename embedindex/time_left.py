@@ -46,7 +46,7 @@ class SoundLeft:
     def _guess_s(self, sizes: dict[bytes, int]) -> float:
         """Return the seconds of sound in files of these sizes by suffix."""
         whole, whole_s = sum(self._bytes.values()), sum(self._seconds.values())
-        average = whole / whole_s if whole_s else FALLBACK_BYTES_PER_S
+        average = whole / whole_s if whole and whole_s else FALLBACK_BYTES_PER_S
         return sum(
             size * self._seconds[kind] / self._bytes[kind] if self._bytes.get(kind) else size / average
             for kind, size in sizes.items()

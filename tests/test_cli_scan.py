@@ -190,8 +190,10 @@ def test_second_interrupt_stops_at_once(index: str, library: Path, tmp_path: Pat
     run_scan(index, library)
     write_samples(library / "hang.wav", constant(-0.5))
     log = tmp_path / "log"
+    began = time.monotonic()
     with started(["scan", library, "--model", "tiny", "-j", "1", "--log", log]) as process:
         _wait_for_a_word(log, "hang.wav")
+        time.sleep(1 + 2 * (time.monotonic() - began))  # the worker starts faster than the program did
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None  # the file in hand hangs

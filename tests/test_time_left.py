@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedindex.time_left import SoundLeft
+from embedindex.time_left import FALLBACK_BYTES_PER_S, SoundLeft
 
 
 def test_share_is_of_the_sound_not_of_the_bytes() -> None:
@@ -34,3 +34,9 @@ def test_kind_nothing_is_known_of_is_guessed_by_the_others() -> None:
 def test_nothing_done_is_no_share() -> None:
     assert SoundLeft({b".wav": 1000}).share() == 0.0
     assert SoundLeft({}).share() == 0.0
+
+
+def test_files_without_a_byte_are_no_measure_of_the_others() -> None:
+    left = SoundLeft({b".wav": 0, b".mp3": 80_000})
+    left.done(b"a.wav", 0, 300.0)
+    assert left.share() == 300 / (300 + 80_000 / FALLBACK_BYTES_PER_S)
