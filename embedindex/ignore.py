@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from embedindex.errors import UsageError, display_path
@@ -139,23 +139,38 @@ class Selection:
     Args:
         include: patterns of files, relative to the folder that is scanned.
         exclude: patterns of files and folders, likewise.
+        within: files and folders (absolute paths) outside of which nothing is looked at; None for no such limit.
 
     Raises:
         UsageError: one is no pattern.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self, include: Sequence[str] = (), exclude: Sequence[str] = (), within: Sequence[bytes] | None = None
+    ) -> None:
         self._include = _given("--include", include)
         self._exclude = _given("--exclude", exclude)
+        self._within = None if within is None else frozenset(within)
+        self._on_the_way = frozenset(folder for path in within or () for folder in _and_above(path))
 
     def leaves_out(self, path: bytes, root: bytes, *, is_folder: bool) -> bool:
         """Return whether a path below `root` is left out, for its own sake."""
+        if self._is_elsewhere(path, is_folder=is_folder):
+            return True
         if self._exclude is not None and self._exclude.verdict(path, root, is_folder=is_folder):
             return True
         return self._include is not None and not is_folder and not self._include.reaches(path, root)
 
+    def _is_elsewhere(self, path: bytes, *, is_folder: bool) -> bool:
+        """Return whether a path lies outside of what is looked at, and does not lead there."""
+        if self._within is None or (is_folder and path in self._on_the_way):
+            return False
+        return not any(folder in self._within for folder in _and_above(path))
+
     def leaves_out_below(self, path: bytes, root: bytes) -> bool:
         """Return whether a file is left out for its own sake, or because a folder between it and `root` is."""
+        if self._is_elsewhere(path, is_folder=False):
+            return True
         if self._include is None and self._exclude is None:
             return False
         if path == root:
@@ -168,6 +183,14 @@ class Selection:
                 return True
             folder = os.path.dirname(folder)
         return False
+
+
+def _and_above(path: bytes) -> Iterator[bytes]:
+    """Yield a path and the folders above it."""
+    yield path
+    while (folder := os.path.dirname(path)) != path:
+        yield folder
+        path = folder
 
 
 def _given(option: str, globs: Sequence[str]) -> Patterns | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ class ScanOptions:
         since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
         include: patterns (gitignore's) of the files that this run looks at; none for all.
         exclude: patterns of files and folders that this run does not look at, nor forgets.
+        within: the files and folders below the roots that this run looks at, and no other; None for all. Other files
+            are as if left out. What a link leads to may count twice, until a scan of everything.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
         cluster: the machines that do the work, `workers` on each; None for this one.
@@ -77,6 +79,7 @@ class ScanOptions:
     since_ns: int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    within: tuple[bytes, ...] | None = None
     prune: bool = False
     durable: bool = False
     cluster: Cluster | None = None
@@ -154,7 +157,7 @@ class _Scan:
         self.pool = pool
         self.summary = ScanSummary()
         self.trouble = CrawlTrouble()
-        self.selection = Selection(options.include, options.exclude)
+        self.selection = Selection(options.include, options.exclude, options.within)
         self.seen = IdSet()
         self.root_ids: dict[bytes, int] = {}
         self.run_id: int | None = None
@@ -327,9 +330,9 @@ class _Scan:
 
     def _sweep(self) -> None:
         """Forget what was deleted, and mark as missing what is only out of sight."""
-        for root in self.roots:
+        for root, place in self._places():
             hidden: list[int] = []
-            for file_id, path, device, missing_since in self.store.paths_below(root):
+            for file_id, path, device, missing_since in self.store.paths_below(place):
                 if file_id in self.seen:
                     continue
                 if self.selection.leaves_out_below(path, root):
@@ -348,7 +351,15 @@ class _Scan:
                     self._mark_missing(hidden)
                     hidden = []
             self._mark_missing(hidden)
-            forget_archives(self.store, root, self._begin)
+            forget_archives(self.store, place, self._begin)
+
+    def _places(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what was looked at: a root, and the path that is it or lies in it."""
+        for root in self.roots:
+            if self.options.within is None:
+                yield root, root
+            else:
+                yield from ((root, place) for place in self.options.within if lies_in(place, root))
 
     def _mark_missing(self, file_ids: list[int]) -> None:
         if file_ids:

@@ -16,7 +16,7 @@ from embedindex.errors import IndexBusyError, PathNotFoundError
 from embedindex.progress import ScanSummary
 from embedindex.store import Store
 from embedindex.verify import verify
-from embedindex.watch import watch
+from embedindex.watch import Pace, watch
 from embedindex.writer import StoreWriter
 from tests.command_line import command, refusal, started
 from tests.indexing import OPTIONS, make_sound, names
@@ -42,7 +42,8 @@ class Rounds:
 
 
 def run(index: str, library: Path, rounds: Rounds) -> None:
-    watch(index, [str(library)], OPTIONS, every_s=0.05, stop=rounds.stop, told=rounds.told)
+    pace = Pace(every_s=0.05, poll=True)
+    watch(index, [str(library)], OPTIONS, pace=pace, stop=rounds.stop, told=rounds.told, warn=pytest.fail)
 
 
 def test_index_follows_its_folder(index: str, library: Path) -> None:
@@ -82,8 +83,10 @@ def test_senseless_times_are_refused(index: str, library: Path, options: list[st
     assert command("watch", library, "-I", index, *options).status == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGINT, ["--poll", "--every", "1"]), (signal.SIGTERM, []), (signal.SIGINT, [])]
+)
+def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path, number: int, how: list[str]) -> None:
     make_sound(library / "a.wav")
     arguments: list[str | Path] = [
         "watch",
@@ -94,9 +97,8 @@ def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path
         "tiny",
         "-j",
         "1",
-        "--every",
-        "1",
         "--json",
+        *how,
     ]
     with started(arguments) as process:
         timer = threading.Timer(60, process.kill)
@@ -111,7 +113,8 @@ def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path
         timer.cancel()
     assert (process.returncode, out) == (0, b""), error
     assert b"Traceback" not in error
-    assert (first["added"], second["added"], second["unchanged"]) == (1, 1, 1)
+    looked_at = 2 if how else 1  # with events, only at what changed
+    assert (first["added"], second["added"], second["found"]) == (1, 1, looked_at)
     assert names(index) == {"a.wav", "b.wav"}
     assert os.path.exists(os.path.join(index, "windows.faiss"))
     with Store(index) as store:

@@ -1,8 +1,9 @@
-"""``embedindex watch``: scans now and then, until it is stopped."""
+"""``embedindex watch``: scans what changes, until it is stopped."""
 
 from __future__ import annotations
 
 import json as json_library
+import logging
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -26,7 +27,13 @@ def register(app: typer.Typer) -> None:
 def watch(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Folders (or single files) to watch.")],
     index: IndexOption = None,
-    every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time between two scans.")] = 300.0,
+    every: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=1, metavar="SECONDS", help="Time between two looks at everything (default: 3600; 300 without events)."
+        ),
+    ] = None,
+    poll: Annotated[bool, typer.Option("--poll", help="Do not rely on file events; look at everything.")] = False,
     model: Annotated[str, typer.Option(help="auto, or NAME[:KEY=VALUE,…], for a new index.")] = "auto",
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
@@ -39,11 +46,11 @@ def watch(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Keep an index up to date: scan some folders again and again, until Ctrl-C.
+    """Keep an index up to date: scan some folders, and then what changes in them, until Ctrl-C.
 
     Says something only when something changed. With --json: one object a line.
 
-    Example: embedindex watch /music --every 600
+    Example: embedindex watch /music
     """
     from embedindex.cli.interrupts import Interrupts
     from embedindex.cli.logs import log_to, models_speak
@@ -51,9 +58,10 @@ def watch(
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
     from embedindex.scan import ScanOptions
+    from embedindex.watch import Pace
     from embedindex.watch import watch as run_watch
 
-    if not every < float("inf"):
+    if every is not None and not every < float("inf"):
         raise UsageError(f"--every {every:g}: give a number of seconds")
     options = ScanOptions(
         request=requested_model(model),
@@ -67,8 +75,14 @@ def watch(
     def told(outcome: ScanSummary | IndexBusyError) -> None:
         _tell(outcome, json=json, quiet=quiet)
 
+    def warn(text: str) -> None:
+        logging.getLogger(__name__).warning("%s", text)
+        if not quiet:
+            say(f"embedindex: {text}")
+
+    pace = Pace(every, poll)
     with log_to(log), models_speak(quiet=quiet), Interrupts() as stop:
-        run_watch(index_folder(index), list(paths), options, every_s=every, stop=stop, told=told)
+        run_watch(index_folder(index), list(paths), options, pace=pace, stop=stop, told=told, warn=warn)
 
 
 def _tell(outcome: ScanSummary | IndexBusyError, *, json: bool, quiet: bool) -> None:
