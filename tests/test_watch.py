@@ -83,9 +83,7 @@ def test_senseless_times_are_refused(index: str, library: Path, options: list[st
     assert command("watch", library, "-I", index, *options).status == 2
 
 
-@pytest.mark.parametrize(
-    ("number", "how"), [(signal.SIGINT, ["--poll", "--every", "1"]), (signal.SIGTERM, []), (signal.SIGINT, [])]
-)
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGINT, ["--poll", "--every", "1"]), (signal.SIGTERM, [])])
 def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path, number: int, how: list[str]) -> None:
     make_sound(library / "a.wav")
     arguments: list[str | Path] = [

@@ -136,7 +136,7 @@ def test_burst_of_files_is_few_scans(index: str, library: Path, beside: Path) ->
 
 def test_file_that_grows_is_scanned_when_it_is_complete(index: str, library: Path, beside: Path) -> None:
     whole = make_sound(beside / "long.wav", 300, 4.0).read_bytes()
-    with watching(index, library, settle_s=3.0) as following:
+    with watching(index, library, settle_s=2.0) as following:
         with open(library / "long.wav", "wb", buffering=0) as file:
             for start in range(0, len(whole), len(whole) // 8):
                 file.write(whole[start : start + len(whole) // 8])
@@ -194,7 +194,7 @@ def test_link_as_a_root_is_followed_under_its_own_name(index: str, library: Path
 
 
 def test_names_that_are_no_text_lose_nothing(index: str, library: Path, beside: Path) -> None:
-    with watching(index, library, every_s=1.0) as following:
+    with watching(index, library, every_s=0.5) as following:
         make_sound(beside / "a.wav", 300).rename(Path(os.fsdecode(os.fsencode(library) + b"/\xff.wav")))
         following.wait_for_names("\udcff.wav")
         make_sound(beside / "b.wav", 400).rename(library / "b.wav")
@@ -230,7 +230,7 @@ def test_change_is_not_lost_while_another_scan_writes(
 
 
 def test_everything_is_looked_at_now_and_then(index: str, library: Path) -> None:
-    with watching(index, library, every_s=0.5) as following:
+    with watching(index, library, every_s=0.1) as following:
         make_sound(library / ".a.wav", 300)  # hidden files tell nothing
         following.wait_for(lambda: len(following.scans) >= 3)
 
