@@ -20,6 +20,7 @@ from embedindex.errors import AudioError
 from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
 
 SEPARATOR = os.fsencode(os.sep)
+MAP_SUFFIX = b".sfz"
 _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in AUDIO_SUFFIXES)
 
 
@@ -64,10 +65,7 @@ def file_stat(path: str | bytes) -> FileStat:
 
 
 def _member_stat(name: bytes, size: int, changed_ns: int, archive: FileStat) -> FileStat:
-    """Return what stands for the stat of a file in an archive: its inode number is made of the archive's and its name.
-
-    It thus goes with the archive when that is renamed.
-    """
+    """Return what stands for a member's stat; its inode number is made of the archive's number and its name."""
     if not archive.inode:
         return FileStat(size, changed_ns, archive.device, 0)
     digest = hashlib.blake2b(name, digest_size=8, key=archive.inode.to_bytes(8, "big", signed=True)).digest()
@@ -118,15 +116,17 @@ Listing = Callable[[bytes, FileStat], "list[Listed] | None"]
 
 @dataclass
 class CrawlTrouble:
-    """What a crawl could not see.
+    """What a crawl could not see, and what it met beside sounds.
 
     Attributes:
+        maps: SFZ files, which say what instruments samples belong to.
         folders: (path, reason) of folders that could not be listed.
         files: (path, reason) of entries that could not be looked at.
     """
 
     folders: list[tuple[bytes, str]] = field(default_factory=list)
     files: list[tuple[bytes, str]] = field(default_factory=list)
+    maps: list[tuple[bytes, FileStat]] = field(default_factory=list)
 
 
 def is_audio_name(name: bytes) -> bool:
@@ -307,12 +307,11 @@ class _Crawl:
                     ):
                         yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
                         rank += 1
-                    elif (
-                        is_archive_name(entry.name)
-                        and entry.is_file(follow_symlinks=False)
-                        and not self._leaves_out(here, is_folder=True)
-                    ):
-                        yield from self._archive(here, stat_of(entry.stat(follow_symlinks=False)))
+                    elif is_archive_name(entry.name) and entry.is_file(follow_symlinks=False):
+                        if not self._leaves_out(here, is_folder=True):
+                            yield from self._archive(here, stat_of(entry.stat(follow_symlinks=False)))
+                    elif entry.name.lower().endswith(MAP_SUFFIX) and entry.is_file(follow_symlinks=False):
+                        self.trouble.maps.append((entry.path, stat_of(entry.stat(follow_symlinks=False))))
                 except OSError as error:
                     self.trouble.files.append((entry.path, error.strerror or str(error)))
             stack.extend(reversed(inside))

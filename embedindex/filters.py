@@ -26,6 +26,7 @@ class Filters:
             ISO 8601 in UTC, as the index writes it (see `embedindex.schema`).
         bpm: lowest and highest tempo, beats a minute; half and double of it are found too, because no ear and no
             program tells them apart for sure.
+        instrument: glob over the name of the instrument that the file is a sample of, or over its end, as `path`.
         key: ``"F minor"``, as `embedindex.tempo_key` writes keys.
     """
 
@@ -38,6 +39,7 @@ class Filters:
     added_since: str | None = None
     bpm: tuple[float, float] | None = None
     key: str | None = None
+    instrument: str | None = None
 
     def sql(self, *, missing: bool = False) -> tuple[str, list[Any]]:
         """Return an SQL condition on the table ``files``, with its parameters; `missing` files too, or not."""
@@ -51,6 +53,10 @@ class Filters:
         if self.path is not None:
             pattern = self.path if self.path.startswith("/") else f"*/{self.path}"
             terms.append("path_text GLOB ?")
+            values.append(_as_stored(pattern))
+        if self.instrument is not None:
+            pattern = self.instrument if self.instrument.startswith("/") else f"*/{self.instrument}"
+            terms.append("instrument GLOB ?")
             values.append(_as_stored(pattern))
         limits: tuple[tuple[str, float | str | None], ...] = (
             ("duration >= ?", self.min_duration_s),

@@ -26,6 +26,7 @@ from embedindex.errors import (
 )
 from embedindex.ignore import Selection
 from embedindex.index_refresh import refresh_index
+from embedindex.instruments import refresh_instruments
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
@@ -174,6 +175,7 @@ class _Scan:
                     self._process(todo, question)
             if not self.stop():
                 self._sweep()
+                refresh_instruments(self.store, self.roots, self.trouble.maps, self._begin, self.stop)
             self._tell("index", 0, None, b"")
             refresh_index(self.store)
             self.summary.interrupted = self.stop()

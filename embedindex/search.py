@@ -79,6 +79,14 @@ class _Question:
 
 
 @dataclass(frozen=True)
+class Found:
+    """The group that a result stands for: its name, None for a file by itself, and how many of its files were found."""
+
+    name: str | None
+    files: int
+
+
+@dataclass(frozen=True)
 class Hit:
     """One result.
 
@@ -89,6 +97,7 @@ class Hit:
         start_s: where the query begins in it, or (by window, or for several queries) its best matching window, seconds.
         end_s: where that place ends (not beyond the file's end).
         labels: the file's labels, several values to a key.
+        group: what it stands for, where results are grouped (see `embedindex.grouping`).
     """
 
     rank: int
@@ -97,6 +106,7 @@ class Hit:
     start_s: float
     end_s: float
     labels: dict[str, list[str]]
+    group: Found | None = None
 
 
 def search(
@@ -357,7 +367,9 @@ def hit_to_json(hit: Hit) -> dict[str, Any]:
         "start": round(hit.start_s, 6),
         "end": round(hit.end_s, 6),
         "duration": None if hit.file.duration is None else round(hit.file.duration, 6),
+        "instrument": hit.file.instrument,
         "labels": hit.labels,
+        **({} if hit.group is None else {"group": {"name": hit.group.name, "files": hit.group.files}}),
     }
 
 

@@ -52,6 +52,10 @@ KeyOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--key", metavar="KEY", help="Only files in this key: 'F minor', Fm, 'Bb major'."),
 ]
+InstrumentOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--instrument", metavar="GLOB", help="Only samples of this instrument: '*piano*' (see scan)."),
+]
 # In the order in which help shows them; the names are those of the arguments of `parse_filters`.
 FILTER_OPTIONS: dict[str, Any] = {
     "label": LabelOption,
@@ -63,6 +67,7 @@ FILTER_OPTIONS: dict[str, Any] = {
     "added_since": AddedSinceOption,
     "bpm": BpmOption,
     "key": KeyOption,
+    "instrument": InstrumentOption,
 }
 
 
@@ -104,6 +109,7 @@ def parse_filters(
     added_since: str | None = None,
     bpm: str | None = None,
     key: str | None = None,
+    instrument: str | None = None,
 ) -> Filters:
     """Return the filters that the options of those names stand for.
 
@@ -130,6 +136,7 @@ def parse_filters(
         added_since=None if added_since is None else _past_time("--added-since", added_since),
         bpm=None if bpm is None else _tempo_range(bpm),
         key=None if key is None else _key(key),
+        instrument=instrument,
     )
 
 

@@ -147,6 +147,7 @@ def list_files(
                     "album",
                     "title",
                     "genre",
+                    "instrument",
                 ),
                 (
                     (
@@ -160,6 +161,7 @@ def list_files(
                         record.album or "",
                         record.title or "",
                         record.genre or "",
+                        record.instrument or "",
                     )
                     for record in records
                 ),
@@ -198,6 +200,7 @@ def file_to_json(store: Store, record: FileRecord) -> dict[str, Any]:
         "album": record.album,
         "title": record.title,
         "genre": record.genre,
+        "instrument": record.instrument,
         "year": record.year,
         "bpm": analysis.bpm,
         "key": analysis.key,

@@ -24,9 +24,10 @@ from embedindex.cli.options import (
 if TYPE_CHECKING:
     from embedindex.audition import Format
     from embedindex.filters import Filters
+    from embedindex.grouping import GroupBy
     from embedindex.query import Query, QueryMaker
     from embedindex.query_text import Asked
-    from embedindex.search import By, Match
+    from embedindex.search import By, Hit, Match
     from embedindex.store import Store
 
 
@@ -56,6 +57,10 @@ def similar(
     warp: Annotated[
         bool, typer.Option("--warp", help="Inside, also find it at another speed, from half to twice its own.")
     ] = False,
+    group: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--group", metavar="BY", help="One result for each instrument, or for each folder."),
+    ] = None,
     start: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--start", metavar="TIME", help="Ask about the part of the sound from here (seconds or m:ss) on."),
@@ -110,6 +115,7 @@ def similar(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from embedindex.cli import similar_output
     from embedindex.errors import UsageError
+    from embedindex.grouping import group_hits
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.query import QueryMaker
@@ -123,6 +129,9 @@ def similar(
         raise UsageError(f"--match {match}: choose auto, inside or whole")
     if null and not paths:
         raise UsageError("--null goes with --paths")
+    if group not in (None, "instrument", "folder") or (group is not None and by != "file"):
+        raise UsageError(f"--group {group}: choose instrument or folder, without --by window")
+    grouped: GroupBy | None = None if group is None else "folder" if group == "folder" else "instrument"
     found_by: By = "window" if by == "window" else "file"
     way: Match = "inside" if match == "inside" else "whole" if match == "whole" else "auto"
     as_ = None if audition is None else _audition_format(audition, audition_length, audition_rate, audition_bits)
@@ -136,19 +145,23 @@ def similar(
         wanted, unwanted = ([_heard(maker, one) for one in ones] if view.windows else [] for ones in (asked, away))
         for remark in (remark for query in (*wanted, *unwanted) for remark in query.remarks):
             say(f"embedindex: {remark}")
-        hits = search(
-            store,
-            view,
-            wanted,
-            k=k,
-            by=found_by,
-            filters=filters,
-            include_self=include_self,
-            unlike=unwanted,
-            unlike_weight=unlike_weight,
-            match=way,
-            warp=warp,
-        )
+
+        def ask(wanted_hits: int) -> list[Hit]:
+            return search(
+                store,
+                view,
+                wanted,
+                k=wanted_hits,
+                by=found_by,
+                filters=filters,
+                include_self=include_self,
+                unlike=unwanted,
+                unlike_weight=unlike_weight,
+                match=way,
+                warp=warp,
+            )
+
+        hits = ask(k) if grouped is None else group_hits(ask, k, grouped)
         explained = None
         if verbose:
             from embedindex.explanation import explain

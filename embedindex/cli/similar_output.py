@@ -72,7 +72,7 @@ def print_hits(
         print_json({**asked, "model": model, "results": results})
     elif kind == "csv":
         print_csv(
-            ("rank", "path", "score", "start", "end", "duration", "labels"),
+            ("rank", "path", "score", "start", "end", "duration", "labels", "instrument", "group", "group_files"),
             (
                 (
                     hit.rank,
@@ -82,6 +82,9 @@ def print_hits(
                     f"{hit.end_s:.3f}",
                     "" if hit.file.duration is None else f"{hit.file.duration:.3f}",
                     _labels(hit.labels),
+                    hit.file.instrument or "",
+                    "" if hit.group is None else hit.group.name or "",
+                    "" if hit.group is None else hit.group.files,
                 )
                 for hit in hits
             ),
@@ -102,7 +105,7 @@ def print_hits(
                     clock(hit.start_s),
                     clock(hit.file.duration),
                     display_path(hit.file.path),
-                    _labels(hit.labels),
+                    _grouped(hit) + _labels(hit.labels),
                 )
                 for hit in hits
             ],
@@ -125,6 +128,15 @@ def _explained(reason: Explanation) -> str:
         for pair in reason.pairs
     )
     return f"{sign}{reason.score:.3f} for {display_path(reason.query)} ({amount(reason.windows, 'window')}): {pairs}"
+
+
+def _grouped(hit: Hit) -> str:
+    """Return what a result stands for, as ``[12 files of Grand Piano] ``; nothing for a file by itself."""
+    if hit.group is None or hit.group.name is None:
+        return ""
+    from embedindex.errors import display_path
+
+    return f"[{amount(hit.group.files, 'file')} of {display_path(os.path.basename(hit.group.name))}] "
 
 
 def _labels(labels: dict[str, list[str]]) -> str:
