@@ -1,7 +1,7 @@
 """Multisamples told by the names of files in one folder: those that differ only in note, velocity or repetition.
 
-Conventions: a name is taken apart into words; a word may be a note (C4, F#2, Bb-1), a MIDI note number, a dynamic (pp to
-fff), a velocity (v3, vel100, vL), a layer, or a repetition (rr2). What is left names the instrument. The rules are
+Conventions: a name is taken apart into words; a word may be a note (C4, F#2, Bb-1), a MIDI note number, a dynamic (pp
+to fff), a velocity (v3, vel100, vL), a layer, or a repetition (rr2). What is left names the instrument. The rules are
 strict where names of music look alike: single numbers never count (Kick 01 to Kick 20 are twenty kicks), versions (v2)
 and dynamics alone ask for more files, and nothing longer than a minute and a half is a sample of a note.
 """
@@ -25,7 +25,7 @@ _DYNAMIC = re.compile(r"p{1,4}|f{1,4}|m[pf]", re.IGNORECASE)
 _GLUED = re.compile(r"([A-G](?:#|b)?-?\d)(v(?:\d{1,3}|[LMHS])|vel\d{1,3})", re.ASCII)
 _NUMBER = re.compile(r"\d{2,3}", re.ASCII)
 LOWEST_NOTE, HIGHEST_NOTE = 12, 127
-# SQLite's columns: the names of kinds of words, as they vary within a group.
+# (what a word says, or None when it is part of the instrument's name; the word)
 Word: TypeAlias = "tuple[str | None, str]"
 
 
@@ -55,9 +55,9 @@ def _words(stem: str) -> list[Word]:
         part for piece in _WORD.split(_kept_signs(stem)) for part in _GLUED.sub(r"\1 \2", piece).split(" ") if part
     ]
     words: list[Word] = [(_kind(part), part.replace("\0", "-")) for part in parts]
-    if any(kind in ("velocity", "dynamic", "repeat") for kind, _ in words):  # a number beside those is a note's
-        if not any(kind == "note" for kind, _ in words):
-            words = [("note" if kind is None and _is_note_number(text) else kind, text) for kind, text in words]
+    kinds = {kind for kind, _ in words}
+    if "note" not in kinds and kinds & {"velocity", "dynamic", "repeat"}:  # a number beside those is a note's
+        words = [("note" if kind is None and _is_note_number(text) else kind, text) for kind, text in words]
     return words
 
 

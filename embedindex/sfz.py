@@ -1,8 +1,8 @@
 """SFZ files: which samples an instrument is made of. Only what is needed for that is read, and tolerantly.
 
-Conventions: the format as sfzformat.com describes it: headers in ``<…>``, ``opcode=value``, ``//`` and ``/* */`` comments,
-``#define $NAME value``, ``#include "file"`` relative to the file that was opened first, backslashes for slashes,
-``default_path`` put before the names that follow. A sample named for a group or globally counts like a region's.
+Conventions: the format as sfzformat.com describes it: headers in ``<…>``, ``opcode=value``, ``//`` and ``/* */``
+comments, ``#define $NAME value``, ``#include "file"`` relative to the file that was opened first, backslashes for
+slashes, ``default_path`` put before the names that follow. A sample named for a group or globally counts like a region's.
 """
 
 from __future__ import annotations
