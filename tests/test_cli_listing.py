@@ -55,7 +55,7 @@ def test_list_json_describes_every_file(place: Path) -> None:
         "channels": 1,
         "container": sound["container"],
         "codec": sound["codec"],
-        **dict.fromkeys(("artist", "album", "title", "genre", "year", "bpm", "key", "note", "error")),
+        **dict.fromkeys(("artist", "album", "title", "genre", "year", "instrument", "bpm", "key", "note", "error")),
         "labels": {"genre": ["house"]},
     }
     assert sound["windows"] == one(str(place / "index"), place / "library" / "a.wav").n_windows > 1
