@@ -367,8 +367,8 @@ def hit_to_json(hit: Hit) -> dict[str, Any]:
         "start": round(hit.start_s, 6),
         "end": round(hit.end_s, 6),
         "duration": None if hit.file.duration is None else round(hit.file.duration, 6),
-        "instrument": hit.file.instrument,
         "labels": hit.labels,
+        "instrument": hit.file.instrument,
         **({} if hit.group is None else {"group": {"name": hit.group.name, "files": hit.group.files}}),
     }
 

@@ -2,7 +2,7 @@
 
 Conventions: the format as sfzformat.com describes it: headers in ``<…>``, ``opcode=value``, ``//`` and ``/* */``
 comments, ``#define $NAME value``, ``#include "file"`` relative to the file that was opened first, backslashes for
-slashes, ``default_path`` put before the names that follow. A sample named for a group or globally counts like a region's.
+slashes, ``default_path`` put before the names that follow. A sample of a group counts like a region's.
 """
 
 from __future__ import annotations

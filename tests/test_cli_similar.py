@@ -20,7 +20,7 @@ from tests.command_line import ODD_NAMES, command, refusal, started
 from tests.indexing import TINY_RATE, make_sound, one, run_scan, write_samples
 from tests.sounds import chirp, sine
 
-KEYS = ["rank", "path", "score", "start", "end", "duration", "labels"]
+KEYS = ["rank", "path", "score", "start", "end", "duration", "labels", "instrument"]
 
 
 @pytest.fixture(scope="module")

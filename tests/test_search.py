@@ -507,6 +507,7 @@ def test_json_of_a_hit_has_the_promised_keys() -> None:
         "end": 1.0,
         "duration": 1.0,
         "labels": {},
+        "instrument": None,
     }
 
 

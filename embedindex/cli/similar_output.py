@@ -71,8 +71,9 @@ def print_hits(
             result["matches"] = [explanation_to_json(reason) for reason in reasons]
         print_json({**asked, "model": model, "results": results})
     elif kind == "csv":
+        group_columns = ("group", "group_files") if hits and hits[0].group is not None else ()
         print_csv(
-            ("rank", "path", "score", "start", "end", "duration", "labels", "instrument", "group", "group_files"),
+            ("rank", "path", "score", "start", "end", "duration", "labels", "instrument", *group_columns),
             (
                 (
                     hit.rank,
@@ -83,8 +84,7 @@ def print_hits(
                     "" if hit.file.duration is None else f"{hit.file.duration:.3f}",
                     _labels(hit.labels),
                     hit.file.instrument or "",
-                    "" if hit.group is None else hit.group.name or "",
-                    "" if hit.group is None else hit.group.files,
+                    *(() if hit.group is None else (hit.group.name or "", hit.group.files)),
                 )
                 for hit in hits
             ),
