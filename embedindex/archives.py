@@ -177,6 +177,7 @@ def _refuse_bombs(archive: bytes, size: int, infos: list[zipfile.ZipInfo], end: 
 
     Raises:
         AudioLimitError: it is one of those.
+        DamagedAudioError: members lie before its beginning.
     """
     claimed = sum(info.file_size for info in infos)
     if claimed > max(FREE_BYTES, MAX_RATIO * size):
@@ -184,7 +185,10 @@ def _refuse_bombs(archive: bytes, size: int, infos: list[zipfile.ZipInfo], end: 
             archive, f"claims to unpack to {claimed / 1e9:.1f} GB, {claimed // size} times its size: no sounds do"
         )
     ordered = sorted(infos, key=lambda info: info.header_offset)
-    for info, following in zip(ordered, [*(other.header_offset for other in ordered[1:]), end], strict=True):
+    if ordered and ordered[0].header_offset < 0:
+        raise DamagedAudioError(archive, "is no whole ZIP archive (its front is missing); copy or download it again")
+    ends = [*(info.header_offset for info in ordered[1:]), end]
+    for info, following in zip(ordered, ends, strict=False):  # an empty archive ends, too
         if info.header_offset + LOCAL_HEADER.size + len(_raw_name(info)) + info.compress_size > following:
             raise AudioLimitError(archive, "its members overlap, as whole archives' do not; copy or download it again")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from embedindex.archives import is_archive_name
 from embedindex.changes import is_gone
-from embedindex.crawl import SEPARATOR, is_audio_name, is_hidden, lies_in
+from embedindex.crawl import MAP_SUFFIX, SEPARATOR, is_audio_name, is_hidden, lies_in
 from embedindex.ignore import IGNORE_FILE, is_system_folder
 from embedindex.mounts import mounted_below, read_mounts, silent_mount
 
@@ -181,7 +181,9 @@ def may_matter(path: bytes, below: bytes) -> bool:
     if is_hidden(name) or is_system_folder(name):
         return False
     # What is gone may have been a folder.
-    return is_audio_name(name) or is_archive_name(name) or os.path.isdir(path) or is_gone(path)
+    if is_audio_name(name) or is_archive_name(name) or name.lower().endswith(MAP_SUFFIX):
+        return True
+    return os.path.isdir(path) or is_gone(path)
 
 
 def _is_text(path: bytes) -> bool:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from embedindex.archives import archive_of
 from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
@@ -72,6 +73,11 @@ class Failed:
     reason: str
     stat: FileStat | None = None
     content_hash: bytes | None = None
+
+
+def _read_at_ns(path: bytes) -> int:
+    """Return the clock for `trusted_stat`; after all times for a file in an archive, whose time holds its CRC-32."""
+    return time.time_ns() if archive_of(path) is None else 2**63 - 1
 
 
 def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat:
@@ -236,7 +242,7 @@ class _Worker:
                     before = file_stat(path)
                 except OSError as error:
                     raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from error
-                read_at_ns = time.time_ns()
+                read_at_ns = _read_at_ns(path)
                 digest = hash_content(path, self._pipe.alive)
                 stat = trusted_stat(before, _stat_after(path, before), read_at_ns)
             self._pipe.send(("hashed", task, digest, stat))

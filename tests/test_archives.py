@@ -233,6 +233,17 @@ def test_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> N
         open_sound(tmp_path / "a.zip")
 
 
+def test_archive_of_nothing_holds_nothing(tmp_path: Path) -> None:
+    assert members(os.fsencode(write_zip(tmp_path / "a.zip", {}))) == ()
+
+
+def test_archive_that_lost_its_front_is_refused(tmp_path: Path) -> None:
+    whole = write_zip(tmp_path / "a.zip", {"a.wav": bytes(100), "b.wav": bytes(100)}, STORED)
+    whole.write_bytes(whole.read_bytes()[50:])
+    with pytest.raises(DamagedAudioError, match="its front is missing"):
+        members(os.fsencode(whole))
+
+
 def test_whole_archive_is_no_sound(tmp_path: Path) -> None:
     with pytest.raises(DamagedAudioError, match="is an archive, not a sound; name a file in it"):
         open_sound(write_zip(tmp_path / "a.zip", {"a.wav": b""}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from embedindex.search import search
 from embedindex.store import Store
 from embedindex.verify import verify
 from tests.command_line import command
-from tests.indexing import TINY, make_sound, names, one, records, run_scan
+from tests.indexing import TINY, age, make_sound, names, one, records, run_scan
 from tests.sounds import encode, noise, sine
 from tests.zips import DEFLATED, STORED, pack_tree, raw_zip, write_zip
 
@@ -154,6 +155,14 @@ def test_unchanged_archive_is_not_opened_again_and_nothing_is_written(
     summary = run_scan(index, library)
     assert (summary.found, summary.unchanged, summary.failed, summary.forgotten) == (2, 2, 0, 0)
     assert database.read_bytes() == before
+
+
+def test_member_that_says_it_was_made_in_the_future_is_read_once(index: str, library: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(library / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("1.wav", (2107, 1, 1, 0, 0, 0)), sound(300, tmp_path))
+    age(library / "a.zip")
+    run_scan(index, library)
+    assert run_scan(index, library).unchanged == 1
 
 
 def test_only_changed_members_of_a_changed_archive_are_read(index: str, library: Path, tmp_path: Path) -> None:

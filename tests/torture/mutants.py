@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import sounds
+from tests import sounds, zips
 
 LIBSNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".rf64", ".voc")
 SUFFIXES = (*LIBSNDFILE_SUFFIXES, *sounds.FFMPEG_ENCODERS)
@@ -89,6 +89,22 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
         if mutant:
             chance.choice(MUTATIONS)(mutant, chance)
     return bytes(mutant)
+
+
+def write_archives(folder: Path, count: int, seed: int) -> None:
+    """Write `count` damaged ZIP archives of whole sounds, half of them stored and half deflated."""
+    files = {f"disc/{suffix[1:]}{suffix}": data for suffix, data in originals(folder).items()}
+    whole = [zips.write_zip(folder / "whole", files, method).read_bytes() for method in (zips.STORED, zips.DEFLATED)]
+    (folder / "whole").unlink()
+    chance = random.Random(seed)
+    for number in range(count):
+        data = whole[number % 2]
+        if number % 4 < 2:  # damage to the table of contents, which ends the archive
+            start = data.index(b"PK\x01\x02")
+            data = data[:start] + mutate(data[start:], chance)
+        else:
+            data = mutate(data, chance)
+        (folder / f"{number:05d}.zip").write_bytes(data)
 
 
 def write_mutants(folder: Path, count: int, seed: int) -> None:

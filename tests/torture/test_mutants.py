@@ -19,7 +19,7 @@ from embedindex.verify import verify
 from tests.indexing import TINY
 from tests.processes import ENVIRONMENT
 from tests.sounds import encode, sine
-from tests.torture.mutants import LIBSNDFILE_SUFFIXES, SUFFIXES, originals, write_mutants
+from tests.torture.mutants import LIBSNDFILE_SUFFIXES, SUFFIXES, originals, write_archives, write_mutants
 
 STALL_S = 20.0
 
@@ -68,6 +68,38 @@ def test_thousands_of_damaged_files_end_as_ok_or_failed_with_a_reason(
             f"\nseed {seed}: {summary.added} heard, failures {summary.failures}, {summary.crashes} workers replaced,"
             f" {summary.elapsed_s:.0f} s"
         )
+
+
+def check_archives(index: str, library: Path, count: int, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    write_archives(library, count, seed)
+    options = ScanOptions(request=TINY, workers=2, niceness=0, stall_s=STALL_S)
+    scan(index, [str(library)], options)
+    assert capfd.readouterr() == ("", "")
+    with Store(index) as store:
+        found = list(store.files())
+        for record in found:
+            assert record.status == "ok" or record.error_reason, record
+            assert record.error_kind not in ("timeout", "unexpected", "memory", "crashed"), record
+        assert verify(store).problems == ()
+        assert {record.path.endswith(b".zip") for record in found} == {True, False}
+        assert {record.status for record in found} == {"ok", "failed"}
+    again = scan(index, [str(library)], options)
+    assert (again.added, again.changed, again.failed) == (0, 0, 0)
+
+
+def test_damaged_archives_end_as_ok_or_failed_with_a_reason(
+    index: str, library: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    check_archives(index, library, 24, 1, capfd)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(20, 25))
+def test_many_damaged_archives_end_as_ok_or_failed_with_a_reason(
+    index: str, library: Path, seed: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    check_archives(index, library, 200, seed, capfd)
 
 
 def test_every_container_is_mutated_from_a_whole_sound(library: Path) -> None:
