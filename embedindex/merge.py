@@ -217,9 +217,10 @@ class _Merge:
         """Return the file here with the same content under a path that is no path of the source."""
         if record.content_hash is None or record.status != "ok":
             return None
-        here = self.store.files_by_content(record.content_hash)
-        own = {self.path_map.apply(one.path) for one in self.source.files_by_content(record.content_hash) if here}
-        return next((one for one in here if one.path not in own), None)
+        here = self.store.ids_by_content(record.content_hash)
+        theirs = self.source.ids_by_content(record.content_hash) if here else ()
+        own = {self.path_map.apply(self.source.file(one).path) for one in theirs}
+        return next((one for one in self.store.whole_files(here) if one.path not in own), None)
 
     def _labels(self) -> Iterator[FileLabel]:
         """Yield the source's labels for the files here that its own have become."""

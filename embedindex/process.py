@@ -179,19 +179,18 @@ class Processing:
 
     def _known_content(self, item: Todo, digest: bytes, stat: FileStat) -> bool:
         """Write a file whose content the index knows already; return False when it does not."""
-        records = self.store.files_by_content(digest)
-        own = next((record for record in records if record.id == item.known), None)
-        if own is not None:
-            self.store.touch_file(own.id, stat)
+        ids = self.store.ids_by_content(digest)  # one by one: packs hold a sound a thousand times
+        if item.known in ids and any(self.store.whole_files([item.known])):
+            self.store.touch_file(item.known, stat)
             self.summary.touched += 1
             self._count(item)
             return True
-        for record in records:
-            if record.id not in self.seen and was_moved(record):
+        for record in self.store.whole_files(one for one in ids if one not in self.seen):
+            if was_moved(record):
                 self._move(item, record, stat)
                 return True
-        if records:
-            self._added(item, self.store.copy_file(records[0], item.path, self.root_id(item.path), stat))
+        for record in self.store.whole_files(ids):
+            self._added(item, self.store.copy_file(record, item.path, self.root_id(item.path), stat))
             self.summary.copied += 1
             return True
         failure = self.store.failure_by_content(digest)

@@ -190,13 +190,18 @@ class Store:
         )
         return None if row is None else (row[0], row[1])
 
-    def files_by_content(self, content_hash: bytes) -> list[FileRecord]:
-        """Return the embedded files with that content whose vectors are whole, lowest id first.
+    def ids_by_content(self, content_hash: bytes) -> list[int]:
+        """Return the ids of the embedded files with that content, lowest first; their vectors may be damaged."""
+        rows = self._rows("SELECT id FROM files WHERE content_hash = ? AND status = 'ok' ORDER BY id", (content_hash,))
+        return [row[0] for row in rows]
+
+    def whole_files(self, file_ids: Iterable[int]) -> Iterator[FileRecord]:
+        """Yield those of some embedded files whose vectors are whole, one after the other.
 
         Files with damaged vectors are left out, so that a scan embeds them again and never copies the damage.
         """
-        records = self._records("WHERE content_hash = ? AND status = 'ok' ORDER BY id", (content_hash,))
-        return [record for record in records if self.has_whole_vectors(record)]
+        records = (self.file(file_id) for file_id in file_ids)
+        return (record for record in records if self.has_whole_vectors(record))
 
     def files_by_inode(self, device: int, inode: int) -> list[FileRecord]:
         """Return the files last seen at that device and inode number."""

@@ -247,7 +247,7 @@ def test_file_with_damaged_vectors_is_no_source_for_copies(index: str) -> None:
         store.put_file(ROOT + b"/b.wav", 1, stat_of(), content(some_vectors(4, 1), b"h" * 16))
     execute(index, "UPDATE vectors SET data = zeroblob(128) WHERE file_id = 1")
     with Store(index) as store:
-        assert [record.id for record in store.files_by_content(b"h" * 16)] == [2]
+        assert [record.id for record in store.whole_files(store.ids_by_content(b"h" * 16))] == [2]
 
 
 def test_reader_in_a_snapshot_sees_one_state_while_the_writer_commits(index: str) -> None:
@@ -360,7 +360,7 @@ def test_files_are_found_by_content_inode_and_state(index: str) -> None:
         assert store.file_state(ROOT + b"/b.wav") == (2, 1006, 1_500_000_000_000_000_007, "failed", None, "damaged", 7)
         assert store.failure_by_content(b"f" * 16) == ("damaged", "broken")
         assert store.failure_by_content(b"i" * 16) is None  # the disk's fault, not the content's
-        assert store.files_by_content(b"f" * 16) == []
+        assert store.ids_by_content(b"f" * 16) == []
         assert store.window_runs() == [(0, 3)]
         assert store.window_runs("duration > ?", [9.0]) == []
 
