@@ -22,6 +22,7 @@ from embedindex.index_file import index_path
 from embedindex.index_refresh import refresh_index
 from embedindex.lock import take_lock
 from embedindex.store import Store
+from embedindex.verify import orphan_vectors
 from embedindex.writer import StoreWriter
 
 # Every table with an integer key to read it by, those first that others refer to. Settings and the log for the search
@@ -243,7 +244,7 @@ def needs_repair(folder: str) -> bool:
     """
     try:
         with Store(folder) as store:
-            if store.integrity_problems() or store.orphan_vectors():
+            if store.integrity_problems() or orphan_vectors(store):
                 return True
             return any(not store.has_whole_vectors(record) for record in store.files("status = 'ok'"))
     except IndexDamagedError:

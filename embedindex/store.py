@@ -298,17 +298,6 @@ class Store:
         found = [str(row[0]) for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
         return found + [f"a row of {row[0]} refers to nothing" for row in self._rows("PRAGMA foreign_key_check")]
 
-    def orphan_vectors(self) -> list[tuple[int, int]]:
-        """Return (first window, number) of stored vectors that lie outside their file's run of windows."""
-        rows = self._rows(
-            "SELECT vectors.first_window, vectors.n_windows FROM vectors LEFT JOIN files ON files.id = vectors.file_id"
-            " WHERE files.id IS NULL OR files.first_window IS NULL OR vectors.first_window < files.first_window"
-            " OR vectors.first_window + vectors.n_windows > files.first_window + files.n_windows"
-            " OR (vectors.first_window - files.first_window) % ? <> 0 LIMIT 20",
-            (WINDOWS_PER_ROW,),
-        )
-        return [(row[0], row[1]) for row in rows]
-
     def highest_window(self) -> int:
         """Return the highest window number that a file or a removed one has, -1 when there is none."""
         row = self._row(

@@ -15,6 +15,7 @@ from embedindex.index_file import Trailer, read_index_file
 from embedindex.index_lists import ivf_of, turned
 from embedindex.index_refresh import is_recent
 from embedindex.records import IndexModel
+from embedindex.schema import WINDOWS_PER_ROW
 from embedindex.space import Space
 from embedindex.store import Store
 
@@ -86,7 +87,7 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
 def _database_problems(store: Store) -> Iterator[Problem]:
     for text in store.integrity_problems():
         yield Problem("database", text, "run `embedindex verify --repair`, then scan again")
-    for first, count in store.orphan_vectors():
+    for first, count in orphan_vectors(store):
         yield Problem(
             "database",
             f"windows {first} to {first + count - 1} belong to no file",
@@ -233,3 +234,15 @@ def _code(ivf: Any, number: int, place: int) -> Any:
     import faiss
 
     return faiss.rev_swig_ptr(ivf.invlists.get_single_code(number, place), ivf.code_size).copy()
+
+
+def orphan_vectors(store: Store) -> list[tuple[int, int]]:
+    """Return (first window, number) of stored vectors that lie outside their file's run of windows."""
+    rows = store._rows(
+        "SELECT vectors.first_window, vectors.n_windows FROM vectors LEFT JOIN files ON files.id = vectors.file_id"
+        " WHERE files.id IS NULL OR files.first_window IS NULL OR vectors.first_window < files.first_window"
+        " OR vectors.first_window + vectors.n_windows > files.first_window + files.n_windows"
+        " OR (vectors.first_window - files.first_window) % ? <> 0 LIMIT 20",
+        (WINDOWS_PER_ROW,),
+    )
+    return [(row[0], row[1]) for row in rows]
