@@ -1,14 +1,15 @@
 """A library of made-up vectors that lie as those of real sounds do, written into a real index without any sound file.
 
 Fitted to 3,830 windows of the model `aisfx` (512 dimensions, hop 2.3 s) of 1,734 sounds: drum kits, Sonic Pi's
-samples, LMMS's, effects and music of a game, as Debian packages them. What was fitted, in the sounds and made up alike:
+samples, LMMS's, effects and music of a game, as Debian packages them. What was fitted to the sounds:
 
 - the mean of the unit vectors (length 0.866), and the variance around it: 0.234 between files, 0.10 within one;
 - their spectra, power laws of the rank: (i + 3)^-1.4 between files, (i + 3)^-1.2 within (mean error of the logarithm
   0.07 and 0.04);
 - neighbours: files lie around centres, 20 to each, which hold 0.6 of the variance between files; how widely varies from
   file to file (log-normal, 0.5). The cosine of a window's nearest one in another file has quartiles 0.914, 0.945, 0.976
-  in the sounds, and the intrinsic dimension of the files (Levina and Bickel, 2004) is 9;
+  in the sounds, and the intrinsic dimension of the files (Levina and Bickel, 2004) is 9; made up with a share of 0.7,
+  the nearest to it that was tried, they are 0.921, 0.953, 0.971 and 7;
 - time: consecutive windows of a file differ as an autoregression of order 1 does (0.5).
 
 The axes are the principal ones, which is harder on an index than the model's own: what codes each dimension alike

@@ -5,8 +5,7 @@
 Two libraries are made: MP3s of 5 minutes, and one-shots (WAV, 0.1 to 3 s). For each, in turn and `--pairs` times: the
 model alone, embedding windows of such sounds in as many processes as the scan has workers, one thread each; then a scan
 into a new index. "CPU" ratios are of windows a second of processor time, starting, writing and indexing included, and
-hold on a machine that others use as well; "wall" ratios are what was seen. "working" leaves out the start of the
-processes and of the model, which a week-long scan does not notice: it is counted from the first vectors on.
+hold on a machine that others use as well; "wall" ratios are what was seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which search index suits so many windows: exact while they are few, lists of ever shorter codes as they grow.
 
 A pure function from numbers to a plan. Conventions: bytes, seconds; a latency is that of one query vector in a warm
-process on one core, re-ranking included. The coefficients were measured by ``benchmarks/search.py`` on two cores of an
-AMD EPYC (Zen 5), FAISS 1.15, 512 dimensions; see docs/search-at-scale.md.
+process on one core, re-ranking included. The coefficients are estimates for two cores of an AMD EPYC (Zen 5), FAISS
+1.15, 512 dimensions; at ten million windows a search took 27 ms of processor time where they say 19, and building took
+twice the processor time they say (docs/search-at-scale.md).
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ ID_BYTES = 8
 # A code of one bit a dimension comes with two float32 that correct its length.
 RABITQ_FACTOR_BYTES = 8
 
-# -- measured ------------------------------------------------------------------------------------------------------
+# -- estimated -----------------------------------------------------------------------------------------------------
 EXACT_BYTES_A_S = 9e9  # float16 compared with a query, from memory
 ROW_FETCH_S = 60e-6  # one stored vector for re-ranking, from a row of 32 in SQLite
 CODE_S = {"sq8": 30e-9, "rabitq": 20e-9}  # one code of 512 dimensions compared, its share of decoding included
 MULTIPLY_ADDS_A_S = 60e9  # products of matrices, all cores
 READ_S = 4e-6  # one vector from the database into the space, at 512 dimensions
 TRAINING_ROUNDS = 10
-# (recall@10 after re-ranking, share of lists that are read, candidates for re-ranking) that were seen to go together.
-# 0.95 at ten million windows; the others from proportions seen at a quarter of a million.
+# (recall@10 after re-ranking, share of lists that are read, candidates for re-ranking): a first guess, which building
+# replaces by what it measures. 0.95 was seen at ten million windows, the others follow proportions at a quarter of one.
 RECALL_STEPS = ((0.90, 0.031, 60), (0.95, 0.0625, 100), (0.98, 0.125, 160), (0.99, 0.25, 240), (0.995, 0.5, 400))
 
 
