@@ -17,7 +17,7 @@ from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import AUDIO_SUFFIXES, read_audio
 from embedindex.crawl import list_archive
 from embedindex.embed import embed_blocks, hop_samples
-from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
+from embedindex.errors import DiskFullError, EmbedindexError, PathNotFoundError, UsageError, display_path
 from embedindex.models.base import Model
 from embedindex.models.openl3 import Openl3Model
 from embedindex.models.openl3_pipeline import embed_audio
@@ -63,7 +63,8 @@ def plan_jobs(inputs: Sequence[str], output_dir: str | None = None, suffix: str 
         suffix: put after the name, with an underscore between.
 
     Raises:
-        UsageError: an input does not exist, there is nothing in them, or two would write the same file.
+        PathNotFoundError: an input does not exist.
+        UsageError: there is nothing in them, or two would write the same file.
     """
     sources = [source for given in inputs for source in _sources(given)]
     if not sources:
@@ -87,7 +88,7 @@ def _sources(given: str) -> list[str]:
         names = sorted(name for name in os.listdir(given) if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES)
         return [path for path in (os.path.join(given, name) for name in names) if os.path.isfile(path)]
     if not exists(given):
-        raise UsageError(f"{display_path(given)} does not exist; give files or folders with sounds")
+        raise PathNotFoundError(f"{display_path(given)}: does not exist; give files or folders with sounds")
     return [given]
 
 

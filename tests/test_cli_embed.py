@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from embedindex.cli.embed import register
 from embedindex.embed_files import Job, plan_jobs, write_result
-from embedindex.errors import UsageError
+from embedindex.errors import PathNotFoundError, UsageError
 from embedindex.models.base import ModelRequest
 from embedindex.models.openl3 import load
 from embedindex.models.openl3_pipeline import embed_audio
@@ -177,10 +177,14 @@ def test_two_sounds_of_one_name_are_refused_before_anything_is_written(tmp_path:
         plan_jobs([str(tmp_path)])
 
 
-@pytest.mark.parametrize("given", ["missing.wav", ""])
-def test_inputs_without_sounds_are_refused(tmp_path: Path, given: str) -> None:
-    with pytest.raises(UsageError):
-        plan_jobs([str(tmp_path / given) if given else str(tmp_path)])
+def test_a_folder_without_sounds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no audio files"):
+        plan_jobs([str(tmp_path)])
+
+
+def test_an_input_that_is_not_there_fails_as_in_every_other_command(tmp_path: Path) -> None:
+    with pytest.raises(PathNotFoundError, match=r"missing\.wav: does not exist"):
+        plan_jobs([str(tmp_path / "missing.wav")])
 
 
 def test_a_result_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
