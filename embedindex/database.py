@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -22,10 +23,12 @@ from embedindex.errors import (
     StoreError,
     display_path,
 )
+from embedindex.lock import take_lock
 from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 
 DATABASE_NAME = "embedindex.db"
 BUSY_TIMEOUT_MS = 30_000
+MIGRATION_WAIT_S, MIGRATION_POLL_S = 60.0, 0.05  # while another process migrates the index
 # The write-ahead log is cut back to this size at a checkpoint; it only grows beyond it under a long-lived reader.
 WAL_LIMIT_BYTES = 64 * 2**20
 
@@ -122,9 +125,11 @@ def _refuse_unmerged_log(path: str) -> None:
 
 
 def open_reader(folder: str) -> sqlite3.Connection:
-    """Return a read-only connection to the index in `folder`.
+    """Return a read-only connection to the index in `folder`; an index of an earlier version is migrated first.
 
     Raises:
+        IndexBusyError: it is of an earlier version, and another process is writing to it.
+        IndexReadOnlyError: it is of an earlier version, or was left unfinished, and the folder cannot be written.
         IndexNotFoundError: there is no index there.
         IndexTooNewError: a later version made it.
         StoreError: its subclasses say what else is wrong.
@@ -134,6 +139,21 @@ def open_reader(folder: str) -> sqlite3.Connection:
         raise IndexNotFoundError(
             f"{display_path(folder)}: there is no index here; make one with `embedindex scan FOLDER`"
         )
+    connection, version = _connect_reader(folder, path)
+    gives_up = time.monotonic() + MIGRATION_WAIT_S
+    while 0 < version < SCHEMA_VERSION:
+        connection.close()
+        _bring_up_to_date(folder, may_wait=time.monotonic() < gives_up)
+        connection, version = _connect_reader(folder, path)
+    if version < SCHEMA_VERSION:
+        connection.close()
+        raise IndexNotFoundError(
+            f"{display_path(folder)}: the index was not finished; run `embedindex scan FOLDER` once"
+        )
+    return connection
+
+
+def _connect_reader(folder: str, path: str) -> tuple[sqlite3.Connection, int]:
     with sqlite_errors(folder):
         try:
             connection, version = _connect(path, "mode=ro")
@@ -144,12 +164,27 @@ def open_reader(folder: str) -> sqlite3.Connection:
             _refuse_unmerged_log(path)
             connection, version = _connect(path, "immutable=1")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-    if version < SCHEMA_VERSION:
-        connection.close()
-        raise IndexNotFoundError(
-            f"{display_path(folder)}: the index was not finished or is older; run `embedindex scan FOLDER` once"
-        )
-    return connection
+    return connection, version
+
+
+def _bring_up_to_date(folder: str, *, may_wait: bool) -> None:
+    """Migrate an index of an earlier version, as a scan would; or wait a moment while another process does."""
+    try:
+        lock = take_lock(folder, wait_s=0.0)
+    except IndexBusyError:
+        if not may_wait:
+            raise
+        time.sleep(MIGRATION_POLL_S)
+        return
+    except IndexReadOnlyError as error:
+        raise IndexReadOnlyError(
+            f"{display_path(folder)}: made by an earlier version of embedindex and cannot be brought up to date, as "
+            "the folder cannot be written; run `embedindex info` once where it can"
+        ) from error
+    try:
+        open_writer(folder).close()
+    finally:
+        lock.release()
 
 
 def open_writer(folder: str, *, durable: bool = False) -> sqlite3.Connection:

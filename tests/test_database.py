@@ -71,10 +71,10 @@ def test_database_says_what_it_is(index: str) -> None:
     assert len(migrations()._migrations) == SCHEMA_VERSION
 
 
-def test_index_of_the_first_version_migrates_and_loses_nothing(index: str) -> None:
+def make_first_version(index: str) -> None:
+    """Make an index of one labelled file as the first version of the schema had it."""
     from sqlite_utils import Database
 
-    unchanged = ("SELECT * FROM roots", "SELECT * FROM vectors", "SELECT * FROM labels")
     Path(index).mkdir()
     connection = sqlite3.connect(database_path(index), isolation_level=None)
     migrations().apply(Database(connection, strict=True), stop_before="002_tempo_and_key")
@@ -86,13 +86,18 @@ def test_index_of_the_first_version_migrates_and_loses_nothing(index: str) -> No
     )
     connection.execute("INSERT INTO vectors VALUES (0, 5, 1, X'0102')")
     connection.execute("INSERT INTO labels VALUES (5, 'genre', 'dub', 'human', 1, '2026-01-01', NULL)")
+    connection.close()
+
+
+@pytest.mark.parametrize("opener", [open_reader, open_writer])
+def test_index_of_the_first_version_migrates_and_loses_nothing(index: str, opener: Any) -> None:
+    unchanged = ("SELECT * FROM roots", "SELECT * FROM vectors", "SELECT * FROM labels")
+    make_first_version(index)
+    connection = sqlite3.connect(database_path(index))
     before = [connection.execute(sql).fetchall() for sql in unchanged]
     columns = connection.execute("SELECT * FROM files").fetchall()
     connection.close()
-    with pytest.raises(IndexNotFoundError, match="or is older; run `embedindex scan FOLDER` once"):
-        open_reader(index)
-    open_writer(index).close()
-    connection = open_reader(index)
+    connection = opener(index)
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     after = [connection.execute(sql).fetchall() for sql in unchanged]
     assert after == before
@@ -101,6 +106,41 @@ def test_index_of_the_first_version_migrates_and_loses_nothing(index: str) -> No
     assert set(row[len(columns[0]) :]) == {None}
     assert connection.execute("SELECT path, instrument FROM library").fetchall() == [("/a/b", None)]
     connection.close()
+    take_lock(index, 0.0).release()
+
+
+def test_reader_of_an_earlier_version_leaves_it_alone_while_somebody_writes(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_first_version(index)
+    monkeypatch.setattr(database, "MIGRATION_WAIT_S", 0.0)
+    lock = take_lock(index, 0.0)
+    before = Path(database_path(index)).read_bytes()
+    with pytest.raises(IndexBusyError):
+        open_reader(index)
+    assert Path(database_path(index)).read_bytes() == before
+    lock.release()
+    open_reader(index).close()
+
+
+def test_reader_waits_while_another_process_migrates(index: str) -> None:
+    make_first_version(index)
+    lock = take_lock(index, 0.0)
+    opened: list[int] = []
+
+    def read() -> None:
+        connection = open_reader(index)
+        opened.extend(connection.execute("PRAGMA user_version").fetchone())
+        connection.close()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.2)
+    assert not opened
+    open_writer(index).close()  # the lock stays held, as by a scan that goes on
+    reader.join(30)
+    lock.release()
+    assert opened == [SCHEMA_VERSION]
 
 
 def test_two_indexes_have_different_names(tmp_path: Path) -> None:
@@ -144,7 +184,7 @@ def test_file_that_is_no_database_is_refused_untouched(index: str, opener: Any) 
 
 def test_empty_file_is_an_index_that_was_not_finished(index: str) -> None:
     write_database(index, b"")
-    with pytest.raises(IndexNotFoundError, match="was not finished or is older; run `embedindex scan FOLDER` once"):
+    with pytest.raises(IndexNotFoundError, match="was not finished; run `embedindex scan FOLDER` once"):
         open_reader(index)
     filled(index)
     open_reader(index).close()
@@ -339,6 +379,15 @@ def test_index_on_a_read_only_disk_can_be_read_but_not_written(index: str) -> No
     assert lines[1].startswith("IndexReadOnlyError")
     assert "read-only" in lines[1]
     assert "--index" in lines[1]
+
+
+def test_index_of_an_earlier_version_on_a_read_only_disk_says_so(index: str) -> None:
+    make_first_version(index)
+    before = Path(database_path(index)).read_bytes()
+    lines = read_only(index).stdout.splitlines()
+    assert lines[0].startswith("IndexReadOnlyError"), lines
+    assert "made by an earlier version" in lines[0]
+    assert Path(database_path(index)).read_bytes() == before
 
 
 def test_index_with_changes_in_its_log_is_not_read_without_them(index: str, tmp_path: Path) -> None:
