@@ -25,13 +25,13 @@ from embedindex.errors import AudioError
 from embedindex.index import IndexView, load_view
 from embedindex.query import QueryMaker
 from embedindex.records import FileRecord
-from embedindex.remix.candidates import allowed_windows
 from embedindex.remix.coarse import CoarseStore
 from embedindex.remix.compose import Composer
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.loudness import unit_lufs
 from embedindex.remix.options import WEIGHTS, RemixOptions, always
 from embedindex.remix.path import find_path, joins
+from embedindex.remix.proposals import allowed_windows
 from embedindex.remix.qualities import distances
 from embedindex.remix.qualities import measure as measure_stretch
 from embedindex.remix.recipe import Recipe

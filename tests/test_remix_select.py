@@ -155,7 +155,7 @@ def test_the_path_fits_nearly_as_well_as_the_nearest_and_joins_more_smoothly(
     greedy = np.mean([found.costs.min() for found in pool.candidates])
     rough = np.mean([joins(pool, unit, unit + 1)[0][nearest[unit], nearest[unit + 1]] for unit in range(19)])
     rng = np.random.default_rng(1)
-    # Not a random choice among the near ones, but any stretch of the library: those found for other seeds' units.
+    # Not a random choice among the near ones, but any stretch of such a sound: another seed's units.
     other = compose(shared[0], write_samples(seed.parent / "other.wav", texture(5, 999), RATE), GRID)
     random = _random_cost(composer, other, rng)
     closure = (random - float(path.target.mean())) / (random - float(greedy))
@@ -174,11 +174,10 @@ def _random_cost(composer: object, other: object, rng: np.random.Generator) -> f
 
     assert isinstance(composer, Composer)
     assert isinstance(other, Composer)
-    pool, found = composer.pool, other.pool.candidates
+    pool, found = composer.pool, other.pool.units
     costs = []
     for unit in range(len(pool.lengths)):
-        candidates = found[int(rng.integers(len(found)))]
-        others = candidates.qualities.take(rng.integers(len(candidates), size=10))
+        others = found.take(rng.integers(len(found), size=10))
         apart = distances(pool.units.take(np.array([unit])), others, pool.scales)
         total = sum(WEIGHTS[name] * values for name, values in apart.items()) + WEIGHTS["embedding"] * 0.8
         costs.append(float(np.mean(total)))

@@ -12,24 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float32Array, Int64Array
+from embedindex.arrays import BoolArray, Int64Array
 from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.options import RemixOptions
-from embedindex.remix.qualities import Qualities, Scales, join_qualities, learn_scales, measure
-from embedindex.remix.seed import Seed, questions, unit_times_s
+from embedindex.remix.proposals import Proposal, Proposer
+from embedindex.remix.qualities import Qualities, Scales, join_qualities, learn_scales
+from embedindex.remix.seed import Seed, questions
 from embedindex.remix.stretches import SILENT_DB, Candidates, Comparer, Place, apart, none
 from embedindex.remix.tracks import Told, TrackCache, untold
-from embedindex.search import Filters
 from embedindex.store import Store
 from embedindex.windows import window_start_s
 
-PROPOSED = 256  # windows a question
-COMPARED = 64  # windows a unit whose stretches are compared
 KEPT = 96  # stretches a unit that the path may take
+LEARNT_FROM = 256  # units, evenly spaced, whose windows say what a usual difference is
+LEARNT_WINDOWS = 6  # of each, about
 CONTINUED = 24  # of the unit before, so many are followed further in their file
 # A file in which so many of the units have a near stretch, all of them equally far from their own place, is the same
 # recording as the seed: on another album, in another format, at another level.
@@ -61,29 +61,6 @@ class Pool:
     notes: tuple[str, ...]
 
 
-def allowed_windows(store: Store, view: IndexView, options: RemixOptions) -> BoolArray | None:
-    """Return which window numbers pass `include` and `exclude`, (next_window,) bool; None for all.
-
-    Raises:
-        QueryError: none does.
-    """
-    allowed = np.zeros(view.next_window, bool)
-    for item in options.include or ("*",):
-        _mark(store, allowed, item, True)
-    for item in options.exclude:
-        _mark(store, allowed, item, False)
-    if not allowed.any():
-        raise QueryError("no sound in the index passes --include and --exclude; `embedindex list` shows what there is")
-    return None if allowed.all() else allowed
-
-
-def _mark(store: Store, allowed: BoolArray, item: str, value: bool) -> None:
-    key, equals, label = item.partition("=")
-    filters = Filters(labels=((key, label),)) if equals else Filters(path=None if item == "*" else item)
-    for first, count in store.window_runs(*filters.sql()):
-        allowed[first : first + count] = value
-
-
 class Finder:
     """Finds candidates for the units of one seed.
 
@@ -107,19 +84,8 @@ class Finder:
     ) -> None:
         self._cache, self._told = cache, told
         self._store, self._view, self._seed, self._options = store, view, seed, options
-        self._files: dict[int, FileRecord] = {}
         self._notes: list[str] = []
-        times = unit_times_s(seed)
-        self._starts = np.round(times[:, 0] * FRAMES_PER_S).astype(np.int64)
-        ends = np.round(times[:, 1] * FRAMES_PER_S).astype(np.int64)
-        self._lengths = np.maximum(1, ends - self._starts)
-        self._units = join_qualities(
-            [
-                measure(seed.track.frames, np.array([start]), int(length))
-                for start, length in zip(self._starts, self._lengths, strict=True)
-            ]
-        )
-        self._comparer = Comparer(self._files, cache, self._units, self._lengths, options)
+        self._silent = np.asarray(seed.measured.level < SILENT_DB, bool)
 
     def pool(self, model: Model) -> Pool:
         """Return the candidates for every unit.
@@ -127,121 +93,69 @@ class Finder:
         Raises:
             QueryError: nothing passes the filters, or nothing but the seed itself does.
         """
-        silent = np.asarray(self._units.level < SILENT_DB, bool)
-        scores, windows = self._proposed(model)
-        owners = self._owners(windows)
-        usable = (owners >= 0) & np.isfinite(scores)
-        if not self._options.allow_self:
-            for file_id, record in self._files.items():
-                if record.path == self._seed.path or record.content_hash == self._seed.content_hash:
-                    usable &= owners != file_id
-        scores = np.where(usable, scores, -np.inf).astype(np.float32)
-        if not usable.any() and not silent.all():
+        seed, silent = self._seed, self._silent
+        asked = questions(seed, model)
+        for vectors in asked:
+            vectors[silent] = 0  # silence asks for nothing
+        proposer = Proposer(self._store, self._view, seed, asked, self._options)
+        self._files = proposer.files
+        self._comparer = Comparer(self._files, self._cache, seed.measured, seed.lengths, self._options)
+        proposed = proposer.propose(np.arange(len(seed.lengths)))
+        if not any(map(len, proposed)) and not silent.all():
             raise QueryError(
-                f"{display_path(self._seed.path)}: there is nothing in the index to remix it with, apart from itself; "
+                f"{display_path(seed.path)}: there is nothing in the index to remix it with, apart from itself; "
                 "scan more sounds, or let it be used with --allow-self"
             )
-        scales, found = self._searched(scores, windows, owners, silent)
+        scales, found = self._searched(proposed)
         copies = [] if self._options.allow_self else self._copies(found)
         if copies:
-            usable &= ~np.isin(owners, copies)
-            scores = np.where(usable, scores, -np.inf).astype(np.float32)
-            scales, found = self._searched(scores, windows, owners, silent)
+            proposer.leave_out(copies)
+            again = np.array([unit for unit, one in enumerate(proposed) if np.isin(one.files, copies).any()])
+            for unit, other in zip(again.tolist(), proposer.propose(again), strict=True):
+                proposed[unit] = other
+            scales, found = self._searched(proposed)
         for file_id, reason in sorted(self._comparer.unusable.items()):
             self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
         if not any(map(len, found)) and not silent.all():
             raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
-        return Pool(self._units, self._lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
+        return Pool(seed.measured, seed.lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
 
-    def _searched(
-        self, scores: Float32Array, windows: Int64Array, owners: Int64Array, silent: BoolArray
-    ) -> tuple[Scales, list[Candidates]]:
+    def _searched(self, proposed: list[Proposal]) -> tuple[Scales, list[Candidates]]:
         """Return the usual differences, and the candidates of each unit."""
-        chosen = [self._nearest(unit, scores, windows, owners) for unit in range(len(self._lengths))]
-        wanted = sorted({int(i) for unit, (ids, _, _) in enumerate(chosen) if not silent[unit] for i in ids})
+        wanted = np.unique(np.concatenate([one.files for one in proposed])).tolist()
         self._cache.fill((self._files[file_id] for file_id in wanted), self._told)
-        scales = self._learn(chosen, silent)
+        scales = self._learn(proposed)
         found: list[Candidates] = []
-        for unit, (ids, wins, sims) in enumerate(chosen):
+        for unit, one in enumerate(proposed):
             before = found[-1] if found and len(found[-1]) else None
-            found.append(self._candidates(unit, ids, wins, sims, scales, before) if not silent[unit] else none())
+            found.append(none() if self._silent[unit] else self._candidates(unit, one, scales, before))
         return scales, found
-
-    def _proposed(self, model: Model) -> tuple[Float32Array, Int64Array]:
-        """Return ((n, 2k) cosines, (n, 2k) window numbers) by both questions of every unit."""
-        allowed = allowed_windows(self._store, self._view, self._options)
-        k = min(PROPOSED, max(1, self._view.windows))
-        parts = []
-        for vectors in questions(self._seed, model):
-            asked = self._view.space.apply(vectors.astype(np.float16))
-            sounding = asked.any(axis=1)
-            scores = np.full((len(asked), k), -np.inf, np.float32)
-            windows = np.full((len(asked), k), -1, np.int64)
-            if sounding.any():
-                scores[sounding], windows[sounding] = self._view.search(asked[sounding], k, allowed)
-            parts.append((scores, windows))
-        return np.concatenate([part[0] for part in parts], 1), np.concatenate([part[1] for part in parts], 1)
-
-    def _owners(self, windows: Int64Array) -> Int64Array:
-        numbers, where = np.unique(windows[windows >= 0], return_inverse=True)
-        owners = np.full(windows.shape, -1, np.int64)
-        ids = self._store.owners_of_windows(numbers)
-        for file_id in np.unique(ids[ids >= 0]):
-            record = self._store.file(int(file_id))
-            if record.missing_since is None:
-                self._files[int(file_id)] = record
-            else:
-                ids[ids == file_id] = -1
-        owners[windows >= 0] = ids[where]
-        return owners
 
     def _copies(self, found: list[Candidates]) -> list[int]:
         """Return the files that are the seed's recording though not its bytes."""
-        offsets: dict[int, list[tuple[int, int]]] = {}
+        pairs: dict[int, set[tuple[int, int]]] = {}
         for unit, candidates in enumerate(found):
             for place in np.flatnonzero(candidates.costs <= COPY_COST).tolist():
-                offset = int(candidates.starts[place] - self._starts[unit])
-                offsets.setdefault(int(candidates.files[place]), []).append((offset, unit))
-        most = max(COPY_UNITS, COPY_SHARE * sum(1 for candidates in found if len(candidates)))
-        copies = []
-        for file_id, pairs in sorted(offsets.items()):
-            agreeing = max(
-                len({unit for other, unit in pairs if abs(other - offset) <= COPY_FRAMES}) for offset, _ in pairs
-            )
-            if agreeing >= most:
-                copies.append(file_id)
-                path = display_path(self._files[file_id].path)
-                self._notes.append(f"{path}: left out: it is a copy of the seed (--allow-self lets it in)")
+                offset = int(candidates.starts[place] - self._seed.starts[unit])
+                pairs.setdefault(int(candidates.files[place]), set()).add((offset, unit))
+        least = max(COPY_UNITS, COPY_SHARE * sum(1 for candidates in found if len(candidates)))
+        copies = [file_id for file_id in sorted(pairs) if _most_agreeing(pairs[file_id], least) >= least]
+        for file_id in copies:
+            path = display_path(self._files[file_id].path)
+            self._notes.append(f"{path}: left out: it is a copy of the seed (--allow-self lets it in)")
         return copies
 
-    def _nearest(
-        self, unit: int, scores: Float32Array, windows: Int64Array, owners: Int64Array
-    ) -> tuple[Int64Array, Int64Array, Float32Array]:
-        """Return (files, windows, cosines) of the `COMPARED` windows to look into, best of each question first."""
-        half = scores.shape[1] // 2
-        ranks = np.tile(np.arange(half), 2)
-        usable = np.isfinite(scores[unit])
-        if self._options.far:
-            ranks = half - 1 - ranks
-        order = np.lexsort((windows[unit], ranks, ~usable))
-        order = order[usable[order]]
-        _, first = np.unique(windows[unit][order], return_index=True)
-        order = order[np.sort(first)][:COMPARED]
-        return owners[unit][order], windows[unit][order], scores[unit][order]
-
-    def _learn(self, chosen: list[tuple[Int64Array, Int64Array, Float32Array]], silent: BoolArray) -> Scales:
-        """Learn usual differences from the units and from the middle of a few windows found for each."""
-        parts = [self._units.take(np.flatnonzero(~silent))] if not silent.all() else [self._units]
-        for unit, (ids, wins, _) in enumerate(chosen):
-            if silent[unit]:
-                continue
-            length = int(self._lengths[unit])
-            for place in range(0, len(ids), max(1, len(ids) // 6)):
-                start = self._window_frame(int(ids[place]), int(wins[place]))
-                found = self._comparer.region(int(ids[place]), start, start + length)
-                if found is not None:
-                    first, track = found
-                    parts.append(measure(track.frames, np.array([max(0, start - first)]), length))
+    def _learn(self, proposed: list[Proposal]) -> Scales:
+        """Learn usual differences from the units and from the beginnings of a few windows found for each."""
+        sounding = np.flatnonzero(~self._silent)
+        parts = [self._seed.measured.take(sounding) if len(sounding) else self._seed.measured]
+        for unit in sounding[:: -(-len(sounding) // LEARNT_FROM)] if len(sounding) else ():
+            one, length = proposed[unit], int(self._seed.lengths[unit])
+            places = []
+            for number in range(0, len(one), max(1, len(one) // LEARNT_WINDOWS)):
+                start = self._window_frame(int(one.files[number]), int(one.windows[number]))
+                places.append(Place(int(one.files[number]), start, start, 0.0))
+            parts.append(self._comparer.heard(places, length).measured)
         return learn_scales(join_qualities(parts))
 
     def _window_frame(self, file_id: int, window: int) -> int:
@@ -249,21 +163,15 @@ class Finder:
         number = window - (record.first_window or 0)
         return round(window_start_s(number, record.hop_s or self._view.model.hop_s) * FRAMES_PER_S)
 
-    def _candidates(
-        self,
-        unit: int,
-        ids: Int64Array,
-        windows: Int64Array,
-        similarity: Float32Array,
-        scales: Scales,
-        before: Candidates | None,
-    ) -> Candidates:
+    def _candidates(self, unit: int, one: Proposal, scales: Scales, before: Candidates | None) -> Candidates:
         """Return the candidates of a unit: stretches of windows, and what follows on candidates of the one before."""
-        length = int(self._lengths[unit])
+        length = int(self._seed.lengths[unit])
         sign = -1 if self._options.far else 1
         places = [
             Place(file_id, *self._starts_within(file_id, window, length), cosine)
-            for file_id, window, cosine in zip(ids.tolist(), windows.tolist(), similarity.tolist(), strict=True)
+            for file_id, window, cosine in zip(
+                one.files.tolist(), one.windows.tolist(), one.similarity.tolist(), strict=True
+            )
         ]
         if before is not None:
             places += self._following(before, unit)
@@ -278,7 +186,7 @@ class Finder:
         return (start, start + spare) if spare > 0 else (start + spare // 2 - 20, start + spare // 2 + 20)
 
     def _following(self, before: Candidates, unit: int) -> list[Place]:
-        step = int(self._lengths[unit - 1])
+        step = int(self._seed.lengths[unit - 1])
         whole = before.lengths == step
         nearest = np.argsort(np.where(whole, before.costs, np.inf), kind="stable")[:CONTINUED]
         return [
@@ -287,3 +195,15 @@ class Finder:
             if whole[i]
             for start in [int(before.starts[i]) + step]
         ]
+
+
+def _most_agreeing(pairs: set[tuple[int, int]], least: float) -> int:
+    """Return how many units lie equally far from their place, to `COPY_FRAMES`; 0 if they are fewer than `least`."""
+    if len(pairs) < least:
+        return 0
+    offsets, units = np.array(sorted(pairs)).T
+    starts = np.unique(offsets)
+    lows = np.searchsorted(offsets, starts - COPY_FRAMES)
+    highs = np.searchsorted(offsets, starts + COPY_FRAMES, "right")
+    many = np.flatnonzero(highs - lows >= least)
+    return max((len(np.unique(units[lows[i] : highs[i]])) for i in many), default=0)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
+from embedindex.arrays import Float32Array
 from embedindex.remix.frames import (
     BRIGHTNESS,
     FINE,
@@ -90,17 +92,34 @@ def grow(coarse: CoarseTrack, first: int, last: int) -> tuple[int, Track]:
     last = max(first, min(last, coarse.frames))
     if first == last:
         return first, Track(np.zeros((0, WIDTH), np.float32), np.zeros(0, np.float32), 0)
-    cells, cell = coarse.cells, cell_frames(coarse.samples)
-    low = max(0, first // cell - 1)
-    part = cells[low : last // cell + 2].astype(np.float32) * STEPS + ZEROS
-    at = (np.arange(first, last) - (cell - 1) / 2) / cell - low
-    left = np.clip(np.floor(at).astype(int), 0, len(part) - 1)
-    right = np.minimum(left + 1, len(part) - 1)
-    share = np.clip(at - left, 0, 1)[:, None].astype(np.float32)
-    frames = part[left] * (1 - share) + part[right] * share
-    frames[:, FLUX] = part[np.minimum(np.arange(first, last) // cell - low, len(part) - 1), FLUX]
+    frames = grow_frames([(coarse, first, last)])
     fine = np.repeat(frames[:, LEVEL], HOP // FINE + 1)[: (last - first) * HOP // FINE]
-    return first, Track(np.asarray(frames, np.float32), np.asarray(fine, np.float32), (last - first) * HOP)
+    return first, Track(frames, np.asarray(fine, np.float32), (last - first) * HOP)
+
+
+def grow_frames(pieces: Sequence[tuple[CoarseTrack, int, int]]) -> Float32Array:
+    """Return frames `first` up to `last` of each (track, first, last), one piece after the other, (n, WIDTH).
+
+    Pieces lie within their tracks; many at once take hardly longer than one.
+    """
+    cells = np.array([cell_frames(track.samples) for track, _, _ in pieces])
+    firsts = np.array([first for _, first, _ in pieces])
+    counts = np.array([last for _, _, last in pieces]) - firsts
+    lows = np.maximum(0, firsts // cells - 1)
+    highs = (firsts + counts) // cells + 2
+    parts = [track.cells[low:high] for (track, _, _), low, high in zip(pieces, lows, highs, strict=True)]
+    known = np.array([len(part) for part in parts])
+    values = np.concatenate(parts).astype(np.float32) * STEPS + ZEROS
+    own = np.repeat(np.arange(len(pieces)), counts)
+    frame = np.arange(len(own)) - (np.cumsum(counts) - counts - firsts)[own]
+    cell, low, last, begin = cells[own], lows[own], known[own] - 1, (np.cumsum(known) - known)[own]
+    at = (frame - (cell - 1) / 2) / cell - low
+    left = np.clip(np.floor(at).astype(np.int64), 0, last)
+    right = np.minimum(left + 1, last)
+    share = np.clip(at - left, 0, 1)[:, None].astype(np.float32)
+    frames: Float32Array = values[begin + left] * (1 - share) + values[begin + right] * share
+    frames[:, FLUX] = values[begin + np.minimum(frame // cell - low, last), FLUX]
+    return frames
 
 
 class CoarseStore:

@@ -108,6 +108,7 @@ class Composer:
         self._times = np.array(self._steps.bounds[:-1]) / self._rate
         self._taken: dict[int, list[tuple[int, int]]] = {}
         self._sources: list[FileRecord] = []
+        self._numbers: dict[int, int] = {}
         stereo = self.seed.channels > 1 or any((record.channels or 1) > 1 for record in self.pool.files.values())
         self._channels = 2 if stereo else 1
         self._lufs: float | None = None
@@ -120,7 +121,7 @@ class Composer:
         """
         if change is not None:
             require_same_cut(change, self._steps, self._sound.layers)
-        self._sources = []
+        self._sources, self._numbers = [], {}
         events: list[Event] = []
         notes = list(self.pool.notes) + ([self.seed.note] if self.seed.note else [])
         for layer in range(self._sound.layers):
@@ -239,9 +240,10 @@ class Composer:
         ]
 
     def _number(self, record: FileRecord) -> int:
-        if record not in self._sources:
+        if record.id not in self._numbers:
+            self._numbers[record.id] = len(self._sources)
             self._sources.append(record)
-        return self._sources.index(record)
+        return self._numbers[record.id]
 
     def _alternates(self, found: Candidates, chosen: int) -> tuple[tuple[str, float, float], ...]:
         order = [int(i) for i in np.argsort(found.costs, kind="stable") if i != chosen][:ALTERNATES]

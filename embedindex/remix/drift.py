@@ -18,9 +18,9 @@ from embedindex.errors import AudioError, QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
-from embedindex.remix.candidates import allowed_windows
 from embedindex.remix.loudness import SILENT_LUFS, unit_lufs
 from embedindex.remix.options import RemixOptions
+from embedindex.remix.proposals import allowed_windows
 from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.recipe import Event, Output, Recipe
 from embedindex.remix.seed import Seed, questions, read_seed
@@ -92,7 +92,7 @@ class Walker:
         self._allowed: BoolArray | None = allowed_windows(
             store, view, RemixOptions(include=drift.include, exclude=drift.exclude)
         )
-        asked = view.space.apply(questions(self.seed, model())[0].astype(np.float16))
+        asked = view.space.apply(questions(self.seed, model())[0])
         if not asked.any():
             raise QueryError(f"{display_path(self.seed.path)}: is silent; begin with a sound")
         self._homes = asked[asked.any(axis=1)]

@@ -108,8 +108,8 @@ def find_path(
 def joins(pool: Pool, left: int, right: int) -> tuple[Float32Array, BoolArray]:
     """Return (m, n) roughness of joining each candidate of one unit to each of the next, and whether it follows."""
     a, b = pool.candidates[left], pool.candidates[right]
-    last = edge_rows(a.qualities.last, _gains(pool, left))
-    first = edge_rows(b.qualities.first, _gains(pool, right))
+    last = edge_rows(a.last, _gains(pool, left))
+    first = edge_rows(b.first, _gains(pool, right))
     rough = join_distances(last, first, pool.scales)
     ends = a.starts + pool.lengths[left]
     follows = (a.files[:, None] == b.files) & (ends[:, None] == b.starts) & (a.lengths == pool.lengths[left])[:, None]
@@ -117,9 +117,7 @@ def joins(pool: Pool, left: int, right: int) -> tuple[Float32Array, BoolArray]:
 
 
 def _gains(pool: Pool, unit: int) -> Float32Array:
-    gains: Float32Array = np.clip(
-        pool.units.level[unit] - pool.candidates[unit].qualities.level, -GAIN_LIMIT_DB, GAIN_LIMIT_DB
-    )
+    gains: Float32Array = np.clip(pool.units.level[unit] - pool.candidates[unit].level, -GAIN_LIMIT_DB, GAIN_LIMIT_DB)
     return gains
 
 

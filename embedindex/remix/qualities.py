@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import Float32Array, Float64Array, Int64Array
+from embedindex.arrays import Float16Array, Float32Array, Float64Array, Int64Array
 from embedindex.remix.frames import (
     BRIGHTNESS,
     CEPSTRA,
@@ -193,9 +193,9 @@ def distances(unit: Qualities, others: Qualities, scales: Scales) -> dict[str, F
     }
 
 
-def edge_rows(edges: Float32Array, gains_db: Float32Array) -> Float32Array:
+def edge_rows(edges: Float16Array, gains_db: Float32Array) -> Float32Array:
     """Return edges as they will sound: with the gain that brings their stretch to its unit's level."""
-    raised = edges.copy()
+    raised = edges.astype(np.float32)
     raised[:, 13] += gains_db
     return raised
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.archives import exists
-from embedindex.arrays import Float32Array, Float64Array
+from embedindex.arrays import Float16Array, Float32Array, Float64Array, Int64Array
 from embedindex.audio import AudioReader
 from embedindex.embed import SILENCE, hash_content
 from embedindex.errors import EmptyAudioError, PathNotFoundError, QueryError, display_path
 from embedindex.models.base import Model
-from embedindex.remix.frames import RATE, Track, describe_blocks
+from embedindex.remix.frames import FRAMES_PER_S, RATE, Track, describe_blocks
+from embedindex.remix.qualities import Qualities, join_qualities, measure
 from embedindex.remix.units import Cutting, Unit, cut
 from embedindex.windows import fill
 
@@ -35,8 +36,10 @@ class Seed:
         channels: how many.
         frames: length at its own rate.
         peak: largest magnitude of its mono mix.
-        track: what it sounds like.
-        units: what it was cut into.
+        units: what it was cut into, n units.
+        starts: (n,) where they begin, in frames of its track (see `frames`).
+        lengths: (n,) how many frames they have.
+        measured: what they sound like.
         kind: how it was cut.
         note: what is wrong with the file, or None.
     """
@@ -47,8 +50,10 @@ class Seed:
     channels: int
     frames: int
     peak: float
-    track: Track
     units: tuple[Unit, ...]
+    starts: Int64Array
+    lengths: Int64Array
+    measured: Qualities
     kind: str
     note: str | None
 
@@ -73,6 +78,9 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
     if not reader.native_frames or not track.samples:
         raise EmptyAudioError(absolute, "there is no sound in it; give another seed")
     units, kind = cut(track, reader.native_frames, facts.sample_rate, cutting)
+    bounds = np.array([(unit.start, unit.end) for unit in units], np.float64) / facts.sample_rate * FRAMES_PER_S
+    starts, ends = np.round(bounds).astype(np.int64).T
+    lengths = np.maximum(1, ends - starts)
     return Seed(
         path=absolute,
         content_hash=hash_content(absolute),
@@ -80,15 +88,26 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
         channels=facts.channels,
         frames=reader.native_frames,
         peak=float(reader.peak),
-        track=track,
         units=tuple(units),
+        starts=starts,
+        lengths=lengths,
+        measured=_measured(track, starts, lengths),
         kind=kind,
         note=reader.note,
     )
 
 
-def questions(seed: Seed, model: Model) -> tuple[Float32Array, Float32Array]:
-    """Return two vectors for each unit, (n, dimension) float32 each: with its surroundings, and by itself.
+def _measured(track: Track, starts: Int64Array, lengths: Int64Array) -> Qualities:
+    """Return what each unit sounds like: of a long seed only the frames of the unit are looked at."""
+    parts = []
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        low = min(start, len(track.frames))
+        parts.append(measure(track.frames[low : start + length + 1], np.array([start - low]), length))
+    return join_qualities(parts)
+
+
+def questions(seed: Seed, model: Model) -> tuple[Float16Array, Float16Array]:
+    """Return two vectors for each unit, (n, dimension) float16 each: with its surroundings, and by itself.
 
     The first is of a window of the seed centred on the unit, real sound on both sides: that is what windows of long
     files look like. The second is of the unit alone, filled up as the model fills short sounds: that is what single
@@ -106,7 +125,7 @@ def questions(seed: Seed, model: Model) -> tuple[Float32Array, Float32Array]:
         starts += [min(max(0, centred), max(0, total - window)), round(start)]
         lengths += [window, min(window, max(1, round(end - start)))]
     order = np.argsort(starts, kind="stable")
-    vectors = np.zeros((len(starts), identity.dimension), np.float32)
+    vectors = np.zeros((len(starts), identity.dimension), np.float16)
     pending: list[tuple[int, Float32Array]] = []
     with AudioReader(seed.path, sample_rate=identity.sample_rate) as reader:
         pieces = cut_pieces(reader.blocks(), [(starts[place], lengths[place]) for place in order])
@@ -120,7 +139,7 @@ def questions(seed: Seed, model: Model) -> tuple[Float32Array, Float32Array]:
     return vectors[0::2], vectors[1::2]
 
 
-def _embed(model: Model, pending: list[tuple[int, Float32Array]], vectors: Float32Array) -> None:
+def _embed(model: Model, pending: list[tuple[int, Float32Array]], vectors: Float16Array) -> None:
     if pending:
         vectors[[place for place, _ in pending]] = model.embed(np.stack([piece for _, piece in pending]))
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import Float32Array, Int64Array
+from embedindex.arrays import Float16Array, Float32Array, Int64Array
 from embedindex.crawl import file_stat
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
-from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH, Track
+from embedindex.remix.coarse import CoarseTrack, grow_frames
+from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH
 from embedindex.remix.options import RemixOptions
-from embedindex.remix.qualities import Qualities, Scales, distances, measure
+from embedindex.remix.qualities import EDGE_WIDTH, Qualities, Scales, distances, measure
 from embedindex.remix.tracks import TrackCache
 
 STEP_FRAMES = 2
@@ -27,13 +28,17 @@ SHORTEST_SHARE = 0.2  # a file this much shorter than the unit still may take it
 class Candidates:
     """The stretches that may take one unit's place, the nearest first; none for a silent unit.
 
+    An hour has ten thousand units with a hundred of these each: only what the path needs is kept of their qualities.
+
     Attributes:
         files: (k,) ids.
         starts: (k,) first frames in the file's track.
         lengths: (k,) frames there are, up to the unit's length.
         costs: (k,) float32 distances from the unit, weighted.
         similarity: (k,) cosine of the window's vector and the question's; that of its predecessor for a continuation.
-        qualities: of the stretches.
+        level: (k,) float32 dB.
+        first: (k, EDGE_WIDTH) float16, the first frames, see `Qualities`.
+        last: (k, EDGE_WIDTH) float16, the last frames.
     """
 
     files: Int64Array
@@ -41,21 +46,16 @@ class Candidates:
     lengths: Int64Array
     costs: Float32Array
     similarity: Float32Array
-    qualities: Qualities
+    level: Float32Array
+    first: Float16Array
+    last: Float16Array
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, places: Int64Array) -> Candidates:
         """Return some of them."""
-        return Candidates(
-            self.files[places],
-            self.starts[places],
-            self.lengths[places],
-            self.costs[places],
-            self.similarity[places],
-            self.qualities.take(places),
-        )
+        return Candidates(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,23 @@ class Place:
     low: int
     high: int
     similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """Stretches of some places.
+
+    Attributes:
+        measured: n of them.
+        starts: (n,) first frames in the file's track.
+        there: (n,) frames there are until the file ends, up to the length asked for.
+        places: (n,) the number of the place that each lies in.
+    """
+
+    measured: Qualities
+    starts: Int64Array
+    there: Int64Array
+    places: Int64Array
 
 
 class Comparer:
@@ -94,8 +111,8 @@ class Comparer:
         self.unusable: dict[int, str] = {}
         self._checked: set[int] = set()
 
-    def region(self, file_id: int, first: int, last: int) -> tuple[int, Track] | None:
-        """Return (first frame, track) around a stretch of a file; None if it cannot be used."""
+    def _small(self, file_id: int) -> CoarseTrack | None:
+        """Return the small track of a file; None if it cannot be used."""
         if file_id in self.unusable:
             return None
         record = self._files[file_id]
@@ -104,7 +121,7 @@ class Comparer:
                 self.unusable[file_id] = "it has changed since the scan; run `embedindex scan` again"
                 return None
             self._checked.add(file_id)
-            return self._cache.coarse(record, first, last)
+            return self._cache.small(record)
         except AudioError as error:
             self.unusable[file_id] = error.reason
         except OSError as error:
@@ -115,40 +132,54 @@ class Comparer:
     def stretches(self, unit: int, places: list[Place], scales: Scales) -> Candidates:
         """Return all stretches of some places that can be heard, compared with a unit."""
         length = int(self._lengths[unit])
+        heard = self.heard(places, length)
+        loud = np.flatnonzero(heard.measured.level >= SILENT_DB)
+        measured, there, own = heard.measured.take(loud), heard.there[loud], heard.places[loud]
+        similarity = np.array([place.similarity for place in places], np.float32)[own]
+        files = np.array([place.file for place in places], np.int64)[own]
+        return Candidates(
+            files=files,
+            starts=heard.starts[loud],
+            lengths=there,
+            costs=self.cost(unit, measured, (there / length).astype(np.float32), similarity, scales),
+            similarity=similarity,
+            level=measured.level,
+            first=measured.first.astype(np.float16),
+            last=measured.last.astype(np.float16),
+        )
+
+    def heard(self, places: list[Place], length: int) -> Heard:
+        """Return all stretches of `length` frames of some places, measured at once."""
         shortest = max(1, int(SHORTEST_SHARE * length))
-        rows: list[Float32Array] = []
-        found: list[tuple[Int64Array, Int64Array, int, int]] = []  # starts here, in the file, frames there, place
-        position = 0
+        pieces: list[tuple[CoarseTrack, int, int]] = []
+        rows: list[tuple[int, int, int, int, int]] = []  # place, its frames, stretches, first in the file, rows in all
         for number, place in enumerate(places):
-            region = self.region(place.file, place.low, place.high + length)
-            if region is None:
+            small = self._small(place.file)
+            if small is None:
                 continue
-            offset, track = region
-            first = max(0, place.low - offset)
-            frames = track.frames[first : max(first, place.high - offset) + length]
-            last = min(place.high - offset - first, len(frames) - shortest)
-            if len(frames) > 2:
+            low = min(max(0, place.low), small.frames)
+            count = max(0, min(place.high + length, small.frames) - low)
+            last = min(place.high - low, count - shortest)
+            if count > 2:
                 last = max(last, 0)  # a file much shorter than the unit: from its start, or not at all
-            starts = np.arange(0, last + 1, STEP_FRAMES, dtype=np.int64)
-            if len(starts):
-                silence = np.zeros((max(0, int(starts[-1]) + length - len(frames)) + 2, WIDTH), np.float32)
-                silence[:, LEVEL] = LOWEST_DB
-                rows += [frames, silence]
-                found.append((starts + position, starts + first + offset, len(frames), number))
-                position += len(frames) + len(silence)
-        if not found:
-            return none()
-        starts = np.concatenate([here for here, _, _, _ in found])
-        numbers = np.concatenate([np.full(len(here), number) for here, _, _, number in found])
-        there = np.concatenate([count - (here - here[0]) for here, _, count, _ in found])
-        inside = np.concatenate([in_file for _, in_file, _, _ in found])
-        measured = measure(np.concatenate(rows), starts, length)
-        loud = np.flatnonzero(measured.level >= SILENT_DB)
-        numbers, there, measured = numbers[loud], np.minimum(there[loud], length), measured.take(loud)
-        similarity = np.array([place.similarity for place in places], np.float32)[numbers]
-        costs = self.cost(unit, measured, (there / length).astype(np.float32), similarity, scales)
-        files = np.array([place.file for place in places], np.int64)[numbers]
-        return Candidates(files, inside[loud], there, costs, similarity, measured)
+            stretches = last // STEP_FRAMES + 1
+            if stretches > 0 and count:
+                pieces.append((small, low, low + count))
+                last -= last % STEP_FRAMES
+                rows.append((number, count, stretches, low, count + max(0, last + length - count) + 2))
+        if not rows:
+            nothing = np.zeros(0, np.int64)
+            return Heard(measure(np.zeros((0, WIDTH), np.float32), nothing, length), nothing, nothing, nothing)
+        table = np.array(rows, np.int64)
+        numbers, counts, stretches, lows, sizes = table.T
+        begins = np.cumsum(sizes) - sizes
+        frames = np.zeros((int(sizes.sum()), WIDTH), np.float32)  # silence lies behind each piece
+        frames[:, LEVEL] = LOWEST_DB
+        frames[_runs(begins, counts)] = grow_frames(pieces)
+        inside = _runs(np.zeros(len(rows), np.int64), stretches) * STEP_FRAMES
+        own = np.repeat(np.arange(len(rows)), stretches)
+        measured = measure(frames, inside + begins[own], length)
+        return Heard(measured, inside + lows[own], np.minimum(counts[own] - inside, length), numbers[own])
 
     def cost(
         self, unit: int, measured: Qualities, share: Float32Array, similarity: Float32Array, scales: Scales
@@ -161,13 +192,19 @@ class Comparer:
         return np.asarray(cost, np.float32)
 
 
+def _runs(begins: Int64Array, counts: Int64Array) -> Int64Array:
+    """Return ``begin, begin + 1, …``, `count` numbers each, one run after the other."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts - begins, counts)
+
+
 def apart(made: Candidates, order: Int64Array, gap: int, count: int) -> Int64Array:
     """Return the first `count` of `order` that do not start within `gap` frames of an earlier one in the same file."""
     kept: list[int] = []
     taken: dict[int, list[int]] = {}
-    for place in order.tolist():
-        starts = taken.setdefault(int(made.files[place]), [])
-        start = int(made.starts[place])
+    for place, file_id, start in zip(
+        order.tolist(), made.files[order].tolist(), made.starts[order].tolist(), strict=True
+    ):
+        starts = taken.setdefault(file_id, [])
         if all(abs(start - other) > gap for other in starts):
             starts.append(start)
             kept.append(place)
@@ -178,7 +215,6 @@ def apart(made: Candidates, order: Int64Array, gap: int, count: int) -> Int64Arr
 
 def none() -> Candidates:
     """Return no stretches."""
-    nothing = np.zeros(0, np.int64)
-    zero = np.zeros(0, np.float32)
-    measured = measure(np.zeros((0, WIDTH), np.float32), nothing, 1)
-    return Candidates(nothing, nothing, nothing, zero, zero, measured)
+    nothing, zero = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    edges = np.zeros((0, EDGE_WIDTH), np.float16)
+    return Candidates(nothing, nothing, nothing, zero, zero, zero, edges, edges)

@@ -19,7 +19,7 @@ from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
 from embedindex.remix.frames import RATE, Track, describe_blocks
 
-LIMIT_BYTES = 512 * 2**20
+LIMIT_BYTES = 64 * 2**20  # what is beyond is read again from where it is kept
 MOST_THREADS = 16
 BATCH = 256
 BLOCK_S = 5.0  # of sound described at a time: what a thread holds of a long file
@@ -51,6 +51,14 @@ class TrackCache:
         Raises:
             AudioError: the file cannot be read.
         """
+        return grow(self.small(record), first, last)
+
+    def small(self, record: FileRecord) -> CoarseTrack:
+        """Return the small track of a file.
+
+        Raises:
+            AudioError: the file cannot be read.
+        """
         key = _key(record)
         if key in self._failed:
             raise self._failed[key]
@@ -58,7 +66,7 @@ class TrackCache:
         if small is None:
             small = describe_file(record.path)
             self._put(key, small)
-        return grow(small, first, last)
+        return small
 
     def fill(self, records: Iterable[FileRecord], told: Told = untold) -> None:
         """Make the tracks of those files that have none yet, several at a time; what fails is told by `coarse`.
