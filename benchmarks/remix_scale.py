@@ -237,8 +237,7 @@ def seed_rows(base: Path, place: Path, minutes: list[float], units: str) -> list
 def main() -> None:
     """Run it."""
     if sys.argv[1:2] == ["--one"]:
-        index, seed, units, rounds = sys.argv[2:]
-        print(json.dumps(remix_once(index, seed, units, int(rounds))))
+        print(json.dumps(remix_once(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sounds", type=Path, metavar="DIR", help="real sounds; else some are made up")
@@ -264,8 +263,8 @@ def main() -> None:
         libraries = library_rows(base, place, seed, sizes)
         seeds = seed_rows(base, place, minutes, UNITS)
     notes = [
-        "Choosing is warm: the second time in one process, the path in it; the first one beside it. The speed is that of",
-        "placing and rendering. Peak: the resident size of the whole process, the mapped index in it.",
+        "Choosing is warm: the second time in one process, with the path; the first time beside it. The speed is that",
+        "of placing and rendering. Peak: the resident size of the whole process, the mapped index in it.",
         "Targets: 5 s at a million windows, growth 1.5 to ten million; 5 times as fast as it plays; +200 MB.",
     ]
     header = [
