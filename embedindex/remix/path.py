@@ -9,11 +9,12 @@ Conventions: files are ids; stretches are frames of the file's track.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int16Array, Int64Array
 from embedindex.remix.candidates import Pool
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
@@ -50,13 +51,40 @@ class Path:
     over_quota: int
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Files and folders as numbers: a file's place among `ids`, and behind these the folders."""
+
+    ids: Int64Array
+    folders: Int64Array
+    count: int
+
+    def of(self, files: Int64Array) -> Int64Array:
+        """Return (n, 2) numbers of some files and of their folders."""
+        places = np.searchsorted(self.ids, files)
+        return np.stack((places, self.folders[places]), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
 class _Beam:
-    """Partial paths, b of them: costs (b,), chosen places, and what each remembers."""
+    """Partial paths, b of them: costs (b,), and what each remembers.
+
+    Paths differ in their last units only: what all of them played before is counted once, so that it does not matter
+    how many files there are.
+    """
 
     costs: Float64Array
     recent: Int64Array  # (b, no_repeat, 3): file, start, end; -1 where nothing
-    played: Int64Array  # (b, groups): units from each file so far, then from each folder
+    common: Int64Array  # (groups,): units that all paths have from each file and folder
+    own: Int64Array  # (b, units, 2): file and folder of the units since
+
+    def played(self, groups: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return (b, k) units that each path has from the files and from the folders of `groups` (k, 2)."""
+        files, folders = (self.common[groups[:, kind]] + self._since(groups[:, kind], kind) for kind in (0, 1))
+        return files, folders
+
+    def _since(self, groups: Int64Array, kind: int) -> Int64Array:
+        return np.asarray((self.own[:, :, kind, None] == groups).sum(axis=1))
 
 
 def find_path(
@@ -70,21 +98,17 @@ def find_path(
         times_s: (n,) time of each unit, for options that change.
         taken: stretches (start, end) by file that other layers and variations use; using them counts as a repeat.
     """
-    count = len(pool.lengths)
     rng = np.random.default_rng(options.chance)
-    file_group, folder_group = _groups(pool)
-    groups = len(file_group) + len(set(folder_group.values()))
-    sounding = max(1, int((~pool.silent).sum()))
-    most = np.full(groups, sounding)
-    most[: len(file_group)] = max(1, int(options.max_per_file * sounding))
-    most[len(file_group) :] = max(1, int(options.max_per_folder * sounding))
-    beam = _Beam(np.zeros(1), np.full((1, max(0, options.no_repeat), 3), -1), np.zeros((1, groups), np.int64))
-    back: list[tuple[Int64Array, Int64Array]] = []
+    groups = _groups(pool)
+    most = _shares(pool, options, groups)
+    nothing = np.zeros((1, 0, 2), np.int64)
+    recent = np.full((1, max(0, options.no_repeat), 3), -1)
+    beam = _Beam(np.zeros(1), recent, np.zeros(groups.count, np.int64), nothing)
+    back: list[tuple[Int16Array, Int16Array]] = []
     before: tuple[int, Int64Array] | None = None  # unit, and place of each path of the beam in it
-    for unit in range(count):
-        found = pool.candidates[unit]
+    for unit, found in enumerate(pool.candidates):
         if not len(found):
-            back.append((np.arange(len(beam.costs)), np.full(len(beam.costs), -1)))
+            back.append(_small(np.arange(len(beam.costs)), np.full(len(beam.costs), -1)))
             before = None
             continue
         own = _own_costs(pool, unit, options, float(times_s[unit]), rng)
@@ -93,16 +117,28 @@ def find_path(
             rough, _ = joins(pool, before[0], unit)
             cost += JOIN_WEIGHT * options.continuity.at(float(times_s[unit])) * rough[before[1]]
         cost += REPEAT_COST * _repeats(beam.recent, found, pool.lengths[unit])
-        group = np.array([(file_group[i], folder_group[i]) for i in found.files.tolist()])
-        played = beam.played[:, group[:, 0]]
-        cost += QUOTA_COST * ((played >= most[group[:, 0]]) | (beam.played[:, group[:, 1]] >= most[group[:, 1]]))
-        cost += PLAYED_BEFORE * options.novelty.at(float(times_s[unit])) * np.minimum(played, PLAYED_MOST)
+        group = groups.of(found.files)
+        files, folders = beam.played(group)
+        cost += QUOTA_COST * ((files >= most[group[:, 0]]) | (folders >= most[group[:, 1]]))
+        cost += PLAYED_BEFORE * options.novelty.at(float(times_s[unit])) * np.minimum(files, PLAYED_MOST)
         order = np.argsort(cost, axis=None, kind="stable")[:BEAM]
         parents, places = np.unravel_index(order, cost.shape)
-        back.append((parents, places))
+        back.append(_small(parents, places))
         beam = _next(beam, cost.ravel()[order], parents, places, found, group, pool.lengths[unit])
         before = (unit, places)
-    return _told(pool, _walk_back(back), most, file_group, folder_group, options)
+    return _told(pool, _walk_back(back), most, groups, options)
+
+
+def _small(parents: Int64Array, places: Int64Array) -> tuple[Int16Array, Int16Array]:
+    return parents.astype(np.int16), places.astype(np.int16)
+
+
+def _shares(pool: Pool, options: RemixOptions, groups: _Groups) -> Int64Array:
+    """Return how many units may come from each file and each folder."""
+    sounding = max(1, int((~pool.silent).sum()))
+    most = np.full(groups.count, max(1, int(options.max_per_folder * sounding)))
+    most[: len(groups.ids)] = max(1, int(options.max_per_file * sounding))
+    return most
 
 
 def joins(pool: Pool, left: int, right: int) -> tuple[Float32Array, BoolArray]:
@@ -138,12 +174,12 @@ def _own_costs(pool: Pool, unit: int, options: RemixOptions, time_s: float, rng:
 
 def _breach_of_layers(found: Candidates, taken: dict[int, list[tuple[int, int]]] | None) -> Float64Array:
     breach = np.zeros(len(found))
-    if taken:
-        for place, (file_id, start, length) in enumerate(
-            zip(found.files.tolist(), found.starts.tolist(), found.lengths.tolist(), strict=True)
-        ):
-            if any(start < end and begin < start + length for begin, end in taken.get(file_id, ())):
-                breach[place] = REPEAT_COST
+    for file_id in np.unique(found.files).tolist() if taken else ():
+        spans = np.array((taken or {}).get(file_id, ()), np.int64).reshape(-1, 2)
+        if len(spans):
+            own = np.flatnonzero(found.files == file_id)
+            starts, ends = found.starts[own, None], (found.starts + found.lengths)[own, None]
+            breach[own] = REPEAT_COST * ((starts < spans[:, 1]) & (spans[:, 0] < ends)).any(axis=1)
     return breach
 
 
@@ -172,27 +208,24 @@ def _next(
     if recent.shape[1]:
         recent = np.roll(recent, -1, axis=1)
         recent[:, -1] = np.stack((found.files[places], found.starts[places], found.starts[places] + length), axis=1)
-    played = beam.played[parents]
-    rows = np.arange(len(parents))
-    played[rows, group[places, 0]] += 1
-    played[rows, group[places, 1]] += 1
-    return _Beam(costs, recent, played)
+    own = np.concatenate((beam.own[parents], group[places][:, None]), axis=1)
+    alike = (own == own[:1]).all(axis=(0, 2))
+    shared = own.shape[1] if alike.all() else int(np.argmin(alike))
+    common = beam.common
+    if shared:
+        common = common.copy()
+        np.add.at(common, own[0, :shared].ravel(), 1)
+    return _Beam(costs, recent, common, own[:, shared:])
 
 
-def _groups(pool: Pool) -> tuple[dict[int, int], dict[int, int]]:
-    """Return (file → its group, file → its folder's group)."""
-    import os
-
-    ids = sorted({int(i) for found in pool.candidates for i in np.unique(found.files)})
-    folders = sorted({os.path.dirname(pool.files[i].path) for i in ids})
-    numbers = {folder: len(ids) + number for number, folder in enumerate(folders)}
-    return (
-        {file_id: number for number, file_id in enumerate(ids)},
-        {file_id: numbers[os.path.dirname(pool.files[file_id].path)] for file_id in ids},
-    )
+def _groups(pool: Pool) -> _Groups:
+    ids = np.unique(np.concatenate([np.unique(found.files) for found in pool.candidates]))
+    names = [os.path.dirname(pool.files[file_id].path) for file_id in ids.tolist()]
+    numbers = {name: len(ids) + number for number, name in enumerate(sorted(set(names)))}
+    return _Groups(ids, np.array([numbers[name] for name in names], np.int64), len(ids) + len(numbers))
 
 
-def _walk_back(back: list[tuple[Int64Array, Int64Array]]) -> Int64Array:
+def _walk_back(back: list[tuple[Int16Array, Int16Array]]) -> Int64Array:
     places = np.full(len(back), -1, np.int64)
     row = 0
     for unit in range(len(back) - 1, -1, -1):
@@ -206,8 +239,7 @@ def _told(
     pool: Pool,
     places: Int64Array,
     most: Int64Array,
-    file_group: dict[int, int],
-    folder_group: dict[int, int],
+    groups: _Groups,
     options: RemixOptions,
 ) -> Path:
     """Return a path with its costs and its breaches of the rules."""
@@ -230,7 +262,7 @@ def _told(
             start = int(found.starts[0])
             recent = np.roll(recent, -1, axis=1)
             recent[0, -1] = (int(found.files[0]), start, start + int(pool.lengths[unit]))
-        groups = [file_group[int(found.files[0])], folder_group[int(found.files[0])]]
-        over += int((played[groups] >= most[groups]).any())
-        played[groups] += 1
+        group = groups.of(found.files)[0]
+        over += int((played[group] >= most[group]).any())
+        played[group] += 1
     return Path(places, target, join, follows, repeats, over)
