@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,8 +15,8 @@ from typing import Optional, TypeAlias
 from embedindex.archives import archive_of, is_in_archive
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
 from embedindex.errors import AudioError
+from embedindex.length_probe import Sample
 from embedindex.records import FileRecord
-from embedindex.time_left import suffix
 
 # (id, size, mtime_ns, status, missing_since, error_kind, device), as `Store.file_state` gives it.
 FileState: TypeAlias = tuple[int, int, int, str, Optional[str], Optional[str], int]  # noqa: UP045 - evaluated on 3.10
@@ -54,7 +53,7 @@ class TodoList:
         self._connection.execute("BEGIN")
         self.files = 0
         self.bytes = 0
-        self.sizes: defaultdict[bytes, int] = defaultdict(int)  # by suffix
+        self.sample = Sample()
 
     def __enter__(self) -> TodoList:
         return self
@@ -73,7 +72,7 @@ class TodoList:
         )
         self.files += 1
         self.bytes += stat.size
-        self.sizes[suffix(found.path)] += stat.size
+        self.sample.add(found.path, stat.size)
 
     def __iter__(self) -> Iterator[Todo]:
         rows = self._connection.execute(

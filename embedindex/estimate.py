@@ -1,14 +1,12 @@
 """What a scan would cost, before it is started: hours of sound, time and disk, from a sample of the files.
 
-The length of a file is guessed from its size by what a sample of files of the same suffix says; nothing is decoded.
+The length of a file is guessed from its size by what a sample of files of its kind says; nothing is decoded.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,21 +14,20 @@ from typing import Any
 import numpy as np
 
 from embedindex.archive_store import remembered_listing
-from embedindex.audio import probe
 from embedindex.changes import TodoList, is_wanted, looks_changed
 from embedindex.crawl import CrawlTrouble, crawl, outermost
 from embedindex.embed import BATCH_WINDOWS
-from embedindex.errors import AudioError, IndexNotFoundError
+from embedindex.errors import IndexNotFoundError
 from embedindex.ignore import Selection
+from embedindex.length_probe import LengthProbe
 from embedindex.models import Model, ModelRequest
 from embedindex.progress import never
 from embedindex.scan import refuse_unknown
 from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
-from embedindex.time_left import FALLBACK_BYTES_PER_S, suffix
+from embedindex.time_left import SoundLeft
 
-PROBED_FILES = 300
-PROBE_S = 10.0  # at most so long; network drives are slow
+WAIT_S = 0.1
 MEASURE_S = 1.0
 # The database's rows around the vectors, and the search index, which holds each vector once more.
 DISK_PER_VECTOR = 2.1
@@ -105,7 +102,6 @@ def estimate(
     since_ns: int | None = None,
     selection: Selection | None = None,
     stop: Callable[[], bool] = never,
-    seed: int = 0,
 ) -> Estimate:
     """Return what a scan of `roots` into the index in `folder` would cost; writes nothing.
 
@@ -119,7 +115,6 @@ def estimate(
         since_ns: only files changed after this time (Unix, nanoseconds) are looked at; None for all.
         selection: what this run looks at; None for everything.
         stop: asked often; True ends the counting early.
-        seed: of the sample.
 
     Raises:
         PathNotFoundError: a root is not there and the index knows nothing of it.
@@ -131,9 +126,6 @@ def estimate(
     except IndexNotFoundError:
         store = None
     found = postponed = 0
-    sizes: defaultdict[bytes, int] = defaultdict(int)
-    sample: list[tuple[bytes, int]] = []
-    choose = random.Random(seed)  # noqa: S311 - a sample, not a secret
     try:
         with TodoList() as todo:
             for item in crawl(paths, CrawlTrouble(), selection, remembered_listing(store)):
@@ -147,17 +139,11 @@ def estimate(
                     postponed += 1
                     continue
                 todo.add(item, None)
-                sizes[suffix(item.path)] += item.stat.size
-                # Reservoir sampling (Vitter 1985, algorithm R).
-                if len(sample) < PROBED_FILES:
-                    sample.append((item.path, item.stat.size))
-                elif (place := choose.randrange(todo.files)) < PROBED_FILES:
-                    sample[place] = (item.path, item.stat.size)
             files, size = todo.files, todo.bytes
+            audio_s, probed = _length(todo, stop)
     finally:
         if store is not None:
             store.close()
-    audio_s, probed = _length(sizes, sample)
     windows = round(audio_s / hop_s) + files
     rate = _windows_per_s(model) if files else 1.0
     return Estimate(
@@ -173,29 +159,19 @@ def estimate(
     )
 
 
-def _length(sizes: dict[bytes, int], sample: list[tuple[bytes, int]]) -> tuple[float, int]:
-    """Return (seconds of sound in files of these sizes by suffix, number of files that were probed)."""
-    seconds: defaultdict[bytes, float] = defaultdict(float)
-    measured: defaultdict[bytes, int] = defaultdict(int)
+def _length(todo: TodoList, stop: Callable[[], bool]) -> tuple[float, int]:
+    """Return (seconds of sound in the files on a list, number of files that were looked into)."""
+    sound = SoundLeft(todo.sample.sizes())
+    probe = LengthProbe(todo.sample.choose())
     probed = 0
-    started = time.monotonic()
-    for path, size in sample:
-        if time.monotonic() - started > PROBE_S:
-            break
-        try:
-            duration_s = probe(path).duration_s
-        except AudioError:
-            duration_s = 0.0  # its bytes hold no sound
-        if duration_s is not None:
-            seconds[suffix(path)] += duration_s
-            measured[suffix(path)] += size
-            probed += 1
-    whole, whole_s = sum(measured.values()), sum(seconds.values())
-    average = whole / whole_s if whole_s else FALLBACK_BYTES_PER_S
-    total = 0.0
-    for kind, size in sizes.items():
-        total += size * seconds[kind] / measured[kind] if measured[kind] else size / average
-    return total, probed
+    try:
+        while not probe.done and not stop():
+            for length in probe.poll(WAIT_S):
+                sound.learn(length.path, length.size, length.duration_s)
+                probed += 1
+    finally:
+        probe.close()
+    return sound.left_s(), probed
 
 
 def _windows_per_s(model: Model) -> float:

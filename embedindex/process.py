@@ -16,6 +16,7 @@ from dataclasses import replace
 from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
 from embedindex.crawl import FileStat
 from embedindex.errors import display_path
+from embedindex.length_probe import LengthProbe
 from embedindex.progress import ScanSummary
 from embedindex.records import FileRecord
 from embedindex.time_left import SoundLeft
@@ -40,9 +41,11 @@ class Processing:
         seen: ids of files that are where the index says; what is written here is added.
         root_id: gives the id of the root that a path lies in.
         summary: is filled in.
-        tell: called often with (files done, bytes done, a path in hand, what is known of the sound left).
+        tell: called often with (files done, bytes done, a path in hand, what is known of the sound left, None while
+            that is being found out).
         stop: asked often; True ends the work after the files in hand.
         max_load: no further file is begun while the load average is above this and another is in hand.
+        lengths: looks into some of the files for their length; None to learn it as files are done.
     """
 
     def __init__(
@@ -54,14 +57,16 @@ class Processing:
         seen: IdSet,
         root_id: Callable[[bytes], int],
         summary: ScanSummary,
-        tell: Callable[[int, int, bytes, SoundLeft], None],
+        tell: Callable[[int, int, bytes, SoundLeft | None], None],
         stop: Callable[[], bool],
         max_load: float | None = None,
+        lengths: LengthProbe | None = None,
     ) -> None:
         self.store = store
         self.pool = pool
         self.todo = iter(todo)
-        self.sound = SoundLeft(todo.sizes)
+        self.sound = SoundLeft(todo.sample.sizes())
+        self.lengths = lengths
         self.seen = seen
         self.root_id = root_id
         self.summary = summary
@@ -91,7 +96,16 @@ class Processing:
             more = more and self._submit()
             more = self._handle(more)
             working = self.pool.in_hand()
-            self.tell(self.files_done, self.bytes_done, working[0] if working else b"", self.sound)
+            self.tell(self.files_done, self.bytes_done, working[0] if working else b"", self._sound())
+
+    def _sound(self) -> SoundLeft | None:
+        """Return what is known of the sound left, None before it is anything to go by."""
+        if self.lengths is not None:
+            for length in self.lengths.poll():
+                self.sound.learn(length.path, length.size, length.duration_s)
+            if not self.lengths.done:
+                return None
+        return self.sound
 
     def _handle(self, more: bool) -> bool:
         """Write what happened, all that comes within a moment together; return whether there is more on the list."""

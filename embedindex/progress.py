@@ -11,7 +11,8 @@ from typing import Any
 class ScanProgress:
     """Where a scan is. `stage` is ``"crawl"``, ``"embed"``, ``"sweep"`` or ``"index"``; `path` is the last file.
 
-    `share` is how much of all sound is done, 0 to 1, guessed; None where that is not known.
+    `share` is how much of all sound is done, 0 to 1, `left_s` how many seconds of sound are left to do, guessed; None
+    where that is not known.
     """
 
     stage: str
@@ -24,6 +25,7 @@ class ScanProgress:
     path: bytes
     windows: int = 0
     share: float | None = None
+    left_s: float | None = None
 
 
 @dataclass

@@ -27,6 +27,7 @@ from embedindex.errors import (
 from embedindex.ignore import Selection
 from embedindex.index_refresh import refresh_index
 from embedindex.instruments import refresh_instruments
+from embedindex.length_probe import LengthProbe
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 REPORT_EVERY_S = 0.1
 MISSING_BATCH = 1000
+# A scan of so many files, or bytes, takes long enough for a time left that is right from the start.
+PROBE_FROM_FILES = 100
+PROBE_FROM_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,8 @@ class _Scan:
             self.reported = now
             done = self.summary
             counts = (files, total, size, total_size, done.audio_s, done.failed, path, done.windows)
-            self.report(ScanProgress(stage, *counts, None if sound is None else sound.share()))
+            known = (None, None) if sound is None else (sound.share(), sound.left_s())
+            self.report(ScanProgress(stage, *counts, *known))
 
     # -- the model -----------------------------------------------------------------------------------------------
 
@@ -296,7 +301,11 @@ class _Scan:
             self.root_ids[root] = self.store.put_root(root, _device_of(root))
         with contextlib.ExitStack() as stack:
             pool: Pool | None = self.pool
+            lengths: LengthProbe | None = None
             if pool is None:
+                if todo.files >= PROBE_FROM_FILES or todo.bytes >= PROBE_FROM_BYTES:
+                    lengths = LengthProbe(todo.sample.choose())
+                    stack.callback(lengths.close)
                 setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
                 pool = own = self._pool(setup, identity.fingerprint, todo.files)
                 stack.enter_context(own)
@@ -312,6 +321,7 @@ class _Scan:
                 ),
                 stop=self.stop,
                 max_load=self.options.max_load,
+                lengths=lengths,
             ).run()
             self.summary.crashes = pool.crashes
 

@@ -10,10 +10,7 @@ cannot be used. A closed pipe ends the process.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from embedindex.archives import archive_of
+from embedindex.child_process import limit_process
 from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
@@ -95,33 +93,9 @@ def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat
     return after
 
 
-def _limit_process(setup: WorkerSetup, parent: int) -> None:
-    """Make the process polite and mortal: nice, bounded, without core dumps, gone when its parent is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if setup.niceness and hasattr(os, "nice"):
-        os.nice(setup.niceness)
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if setup.memory_bytes and sys.platform == "linux":
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            limit = setup.memory_bytes if hard == resource.RLIM_INFINITY else min(setup.memory_bytes, hard)
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    if sys.platform == "linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1  # prctl(2)
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
 def work(connection: Connection, setup: WorkerSetup, parent: int, memory: Array[c_int64]) -> None:
     """Be a worker until the pipe closes; the target of the process."""
-    _limit_process(setup, parent)
+    limit_process(parent, setup.niceness, setup.memory_bytes)
     quieten_libraries()
     with contextlib.suppress(*GONE):  # the parent is gone: so are we
         try:

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
+from embedindex.child_process import interrupts_blocked, one_thread_each
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
 from embedindex.read_ahead import AtWork
@@ -225,7 +226,7 @@ class WorkerPool:
         ours, theirs = context.Pipe()
         memory = AtWork.shared()
         process = context.Process(target=work, args=(theirs, self._setup, os.getpid(), memory), daemon=True)
-        with _one_thread_each(), _interrupts_blocked():
+        with one_thread_each(), interrupts_blocked():
             process.start()
         theirs.close()
         return _Worker(process, ours, AtWork(memory))
@@ -318,37 +319,3 @@ def _how(code: int | None) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit status {code}"
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let numeric libraries of a process started inside use one thread, as there is a process for each core already."""
-    wanted = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-    )
-    # glibc hands freed memory above these sizes back at once, and gets it cleared anew, page by page, for the next
-    # array: a quarter of the time of the built-in model. Other C libraries do not know the names.
-    wanted |= {"MALLOC_MMAP_THRESHOLD_": str(2**24), "MALLOC_TRIM_THRESHOLD_": str(2**25)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start a process with Ctrl-C blocked, so that it cannot be hit before it has said that it ignores it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

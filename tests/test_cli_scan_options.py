@@ -201,7 +201,7 @@ def test_progress_for_programs_is_one_object_a_line(library: Path) -> None:
     assert lines[-1]["windows"] == ran.json["windows"]
     assert set(lines[0]) == {
         *("stage", "elapsed_s", "files", "files_total", "bytes", "bytes_total", "audio_s", "windows", "failed"),
-        *("left_s", "path"),
+        *("left_s", "audio_left_s", "path"),
     }
     assert lines[0]["path"].startswith(str(library))
 

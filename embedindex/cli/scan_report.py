@@ -63,7 +63,7 @@ class Bar(Nothing):
         """Move the bar of the stage."""
         task = self._task(STAGES[progress.stage])
         if progress.share is None:
-            self._bar.update(task, completed=progress.bytes_done, total=progress.bytes_total, note=_note(progress))
+            self._bar.update(task, completed=progress.bytes_done, total=None, note=_note(progress))
         else:
             self._bar.update(task, completed=progress.share, total=1.0, note=_note(progress))
 
@@ -120,6 +120,7 @@ class JsonLines:
             windows=progress.windows,
             failed=progress.failed,
             left_s=left_s,
+            audio_left_s=None if progress.left_s is None else round(progress.left_s, 1),
             path=os.fsdecode(progress.path),
         )
 
