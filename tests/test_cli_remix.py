@@ -53,7 +53,7 @@ def test_a_remix_is_a_sound_a_recipe_and_credits(place: Path, tmp_path: Path) ->
         integrated_lufs(samples_of(place / "seed.wav"), RATE), abs=0.5
     )
     recipe = json.loads((tmp_path / "out.recipe.json").read_text())
-    assert (recipe["format"], recipe["version"], len(recipe["events"])) == ("embedindex-recipe", 1, 16)
+    assert (recipe["format"], recipe["version"], len(recipe["events"])) == ("embedindex-recipe", 2, 16)
     assert all(item["content_hash"] for item in recipe["sources"])
     rows = list(csv.DictReader((tmp_path / "out.credits.csv").read_text().splitlines()))
     assert {row["file"] for row in rows} == {item["path"] for item in recipe["sources"]}

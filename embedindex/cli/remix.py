@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -10,6 +11,7 @@ import typer
 
 from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
+from embedindex.cli.remix_options import one_of, parse_layers, parse_lufs, remix_options
 
 if TYPE_CHECKING:
     from embedindex.remix.compose import Sound
@@ -72,7 +74,10 @@ def remix(
     exclude: Annotated[ManyGlobs, typer.Option(metavar="WHAT", help="No files with this; may be repeated.")] = None,
     allow_self: Annotated[bool, typer.Option("--allow-self", help="Let the seed be made of itself, too.")] = False,
     far: Annotated[bool, typer.Option("--far", help="The least alike instead of the most alike.")] = False,
-    layers: Annotated[int, typer.Option(min=1, max=8, help="So many remixes at once.")] = 1,
+    layers: Annotated[
+        str,
+        typer.Option(metavar="1…8|hp", help="So many remixes at once; hp: one of the seed's tones, one of its hits."),
+    ] = "1",
     dry_wet: Annotated[str, typer.Option(metavar="0…1", help="Share of the remix; the rest is the seed.")] = "1",
     morph: Annotated[
         str,
@@ -125,13 +130,15 @@ def remix(
     from embedindex.remix.revision import revision
     from embedindex.remix.sequence import parse_length
 
-    options = _options(locals())
+    options = remix_options(locals())
+    count, split = parse_layers(layers)
     sound = Sound(
         sample_rate=rate,
-        lufs=_lufs(lufs),
+        lufs=parse_lufs(lufs),
         true_peak_db=true_peak,
         dry_wet=parse_breakpoints("--dry-wet", dry_wet, 0.0, 1.0),
-        layers=layers,
+        layers=count,
+        split=split,
         morph=one_of("--morph", morph, MODES),
         amount=parse_breakpoints("--morph-amount", morph_amount, 0.0, 1.0),
         tail=one_of("--tail", tail, TAILS),
@@ -142,7 +149,7 @@ def remix(
     extras.check()
     change = None
     if recipe is not None or reroll is not None or lock is not None:
-        change = revision(read_recipe(_required_recipe(recipe)), reroll, lock)
+        change = revision(read_recipe(_required_recipe(recipe, split)), reroll, lock)
     made = []
     for number, found in enumerate(_recipes(seed, index, options, sound, variations, change, quiet=quiet)):
         made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
@@ -203,18 +210,30 @@ def _recipes(
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.query import QueryMaker
+    from embedindex.remix.apart import WHOLE, PartsComposer
     from embedindex.remix.compose import Composer, require_windows
+    from embedindex.remix.seed import read_seed
+    from embedindex.remix.separation import write_parts
     from embedindex.store import Store
 
-    with Store(index_folder(index)) as store:
+    with Store(index_folder(index)) as store, tempfile.TemporaryDirectory(prefix="embedindex-") as folder:
         view = load_view(store)
         if view.damage:
             say(f"embedindex: {view.damage}")
         require_windows(view, store.folder)
-        with told_progress("Listening to files for the first time", quiet=quiet) as told:
-            composer = Composer(store, view, QueryMaker(store, view.model).model, seed, options, sound, told)
-        for number in range(count):
-            yield composer.recipe(number, change)
+        model = QueryMaker(store, view.model).model
+        listening = "Listening to files for the first time"
+        if sound.split:
+            whole = read_seed(seed, WHOLE)
+            with told_progress("Taking the seed apart, seconds of sound", quiet=quiet) as told:
+                files = write_parts(whole.path, folder, told)
+            with told_progress(listening, quiet=quiet) as told:
+                parts = PartsComposer(store, view, model, whole, files, options, sound, told)
+            yield from (parts.recipe(number) for number in range(count))
+            return
+        with told_progress(listening, quiet=quiet) as told:
+            composer = Composer(store, view, model, seed, options, sound, told)
+        yield from (composer.recipe(number, change) for number in range(count))
 
 
 def describe_all(folder: str, *, quiet: bool) -> None:
@@ -302,80 +321,11 @@ def summary_line(item: dict[str, Any]) -> str:
     return f"{item['output']}: {', '.join(parts)}"
 
 
-def _required_recipe(recipe: str | None) -> str:
+def _required_recipe(recipe: str | None, split: str) -> str:
     from embedindex.errors import UsageError
 
+    if split:
+        raise UsageError(f"--recipe does not go with --layers {split}: the units of its layers are not the same")
     if recipe is None:
         raise UsageError("--reroll and --lock change a recipe; name it with --recipe OUT.recipe.json")
     return recipe
-
-
-def _lufs(text: str) -> str | float:
-    from embedindex.errors import UsageError
-
-    if text == "seed":
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = 1.0
-    if not -70 <= value <= 0:
-        raise UsageError(f"--lufs {text}: write seed, or a loudness from -70 to 0, for example -16")
-    return value
-
-
-def one_of(name: str, text: str, choices: tuple[str, ...]) -> str:
-    """Return `text`, one of the choices of option `name`.
-
-    Raises:
-        UsageError: it is none of them.
-    """
-    from embedindex.errors import UsageError
-
-    if text not in choices:
-        raise UsageError(f"{name} {text}: choose one of {', '.join(choices)}")
-    return text
-
-
-def _share(name: str, text: str) -> float:
-    from embedindex.errors import UsageError
-
-    try:
-        value = float(text.rstrip("%")) / (100.0 if text.endswith("%") else 1.0)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise UsageError(f"{name} {text}: write a share, for example 25% or 0.25")
-    return value
-
-
-def _options(given: dict[str, Any]) -> RemixOptions:
-    """Return the options that a command line asks for: its preset's, else the defaults, changed by what was given."""
-    from dataclasses import replace
-
-    from embedindex.remix.breakpoints import parse_breakpoints
-    from embedindex.remix.options import parse_weights, preset
-    from embedindex.remix.units import parse_units
-
-    options = preset(given["preset"])
-    changed: dict[str, Any] = {}
-    for name, highest in (("match", 1.0), ("continuity", 1.0), ("novelty", 1.0), ("temperature", 2.0)):
-        if given[name] is not None:
-            changed[name] = parse_breakpoints(f"--{name}", given[name], 0.0, highest)
-    if given["units"] is not None:
-        changed["cutting"] = parse_units(given["units"])
-    if given["no_repeat"] is not None:
-        changed["no_repeat"] = given["no_repeat"]
-    for name in ("max_per_file", "max_per_folder"):
-        if given[name] is not None:
-            changed[name] = _share("--" + name.replace("_", "-"), given[name])
-    return replace(
-        options,
-        **changed,
-        weights=parse_weights(given["weights"]),
-        include=tuple(given["include"] or ()),
-        exclude=tuple(given["exclude"] or ()),
-        allow_self=given["allow_self"],
-        far=given["far"] or options.far,
-        chance=given["rng"],
-    )

@@ -35,7 +35,7 @@ class Placed:
     Attributes:
         start: first frame, at the file's own rate.
         native_rate: of the file, Hz.
-        gain_db: what brings it to the seed's unit's loudness, within ±12 dB.
+        gain_db: what brings it to the seed's unit's loudness, within limits.
         clamped: whether that was not enough.
         lead: output frames that a fade may reach into it.
         there: output frames until the file ends, at most the unit's length and margin.
@@ -60,6 +60,7 @@ def place(
     exact_start: int | None = None,
     *,
     roughly: bool = False,
+    lowest_db: float = -GAIN_LIMIT_DB,
 ) -> Placed:
     """Return where a stretch of a file takes a unit's place.
 
@@ -73,6 +74,7 @@ def place(
         attack_s: where the unit's attack is, None if it has none.
         exact_start: the file's frame to start at, when it is known already.
         roughly: whether `start_s` is known to half a cell of a small track only.
+        lowest_db: how far it may be turned down.
 
     Raises:
         AudioError: the file cannot be read.
@@ -98,7 +100,7 @@ def place(
     wanted = unit_lufs(unit, sample_rate, lead, lead + sounding)
     have = unit_lufs(inside, sample_rate, margin + shift, margin + shift + sounding)
     gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
-    limited = float(np.clip(gain_db, -GAIN_LIMIT_DB, GAIN_LIMIT_DB))
+    limited = float(np.clip(gain_db, lowest_db, GAIN_LIMIT_DB))
     return Placed(
         start=native_start,
         native_rate=native_rate,

@@ -50,6 +50,7 @@ class Pool:
         files: by id.
         scales: usual differences.
         notes: what a person should know.
+        copies: files that hold the seed's recording, which are left out.
     """
 
     units: Qualities
@@ -59,6 +60,7 @@ class Pool:
     files: dict[int, FileRecord]
     scales: Scales
     notes: tuple[str, ...]
+    copies: tuple[FileRecord, ...] = ()
 
 
 class Finder:
@@ -71,6 +73,7 @@ class Finder:
         options: how to choose.
         cache: tracks of library files.
         told: called with (done, in all) while files are described that never were.
+        excluded: files that must not be used.
     """
 
     def __init__(
@@ -81,8 +84,9 @@ class Finder:
         options: RemixOptions,
         cache: TrackCache,
         told: Told = untold,
+        excluded: tuple[FileRecord, ...] = (),
     ) -> None:
-        self._cache, self._told = cache, told
+        self._cache, self._told, self._excluded = cache, told, excluded
         self._store, self._view, self._seed, self._options = store, view, seed, options
         self._notes: list[str] = []
         self._silent = np.asarray(seed.measured.level < SILENT_DB, bool)
@@ -98,6 +102,7 @@ class Finder:
         for vectors in asked:
             vectors[silent] = 0  # silence asks for nothing
         proposer = Proposer(self._store, self._view, seed, asked, self._options)
+        proposer.leave_out(self._excluded)
         self._files = proposer.files
         self._comparer = Comparer(self._files, self._cache, seed.measured, seed.lengths, self._options)
         proposed = proposer.propose(np.arange(len(seed.lengths)))
@@ -109,7 +114,7 @@ class Finder:
         scales, found = self._searched(proposed)
         copies = [] if self._options.allow_self else self._copies(found)
         if copies:
-            proposer.leave_out(copies)
+            proposer.leave_out(self._files[file_id] for file_id in copies)
             again = np.array([unit for unit, one in enumerate(proposed) if np.isin(one.files, copies).any()])
             for unit, other in zip(again.tolist(), proposer.propose(again), strict=True):
                 proposed[unit] = other
@@ -118,7 +123,9 @@ class Finder:
             self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
         if not any(map(len, found)) and not silent.all():
             raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
-        return Pool(seed.measured, seed.lengths, silent, tuple(found), self._files, scales, tuple(self._notes))
+        left_out = tuple(self._files[file_id] for file_id in copies)
+        notes = tuple(self._notes)
+        return Pool(seed.measured, seed.lengths, silent, tuple(found), self._files, scales, notes, left_out)
 
     def _searched(self, proposed: list[Proposal]) -> tuple[Scales, list[Candidates]]:
         """Return the usual differences, and the candidates of each unit."""

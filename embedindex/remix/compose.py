@@ -27,7 +27,7 @@ from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, find_path
 from embedindex.remix.placing import Placer
-from embedindex.remix.qualities import GAIN_LIMIT_DB
+from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
 from embedindex.remix.recipe import Event, Output, Recipe
 from embedindex.remix.render import morphed_unit
 from embedindex.remix.revision import Revision, merged, require_same_cut, revised_pool
@@ -55,6 +55,7 @@ class Sound:
         true_peak_db: ceiling, dBTP.
         dry_wet: share of the remix.
         layers: how many remixes sound together.
+        split: what parts the seed is taken apart into, which are remixed apart; one of `recipe.SPLITS`.
         morph: how each unit is merged with the seed's, one of `morph.MODES`.
         amount: how much.
         tail: what becomes of what rings on, one of `morph.TAILS`.
@@ -66,6 +67,7 @@ class Sound:
     true_peak_db: float = -1.0
     dry_wet: Breakpoints = ALL_WET
     layers: int = 1
+    split: str = ""
     morph: str = "none"
     amount: Breakpoints = ALL_WET
     tail: str = "truncate"
@@ -79,10 +81,15 @@ class Composer:
         store: the index.
         view: its search index.
         model: gives the index's model, loaded.
-        seed: path of the sound to remix.
+        seed: path of the sound to remix, or that sound, or a part of it.
         options: how to choose.
         sound: how it is to sound.
         told: called with (done, in all) while files are described that never were.
+        excluded: files that must not be used.
+
+    Attributes:
+        channels: of the output.
+        taken: stretches (first frame, last) that were played, by file.
 
     Raises:
         EmbedindexError: the seed or the index cannot be used; see `read_seed` and `Finder.pool`.
@@ -93,24 +100,25 @@ class Composer:
         store: Store,
         view: IndexView,
         model: Callable[[], Model],
-        seed: str | bytes,
+        seed: str | bytes | Seed,
         options: RemixOptions,
         sound: Sound = Sound(),
         told: Told = untold,
+        excluded: tuple[FileRecord, ...] = (),
     ) -> None:
         self._store, self._view, self._options, self._sound = store, view, options, sound
-        self.seed = read_seed(seed, options.cutting)
+        self.seed = seed if isinstance(seed, Seed) else read_seed(seed, options.cutting)
         with CoarseStore(store.folder) as kept:
-            self.pool = Finder(store, view, self.seed, options, TrackCache(kept), told).pool(model())
+            self.pool = Finder(store, view, self.seed, options, TrackCache(kept), told, excluded).pool(model())
         self._rate = sound.sample_rate or self.seed.sample_rate
         self._steps = sequence(self.seed, self._rate, sound.length_s)
         self._pool = in_sequence(self.pool, self._steps)
         self._times = np.array(self._steps.bounds[:-1]) / self._rate
-        self._taken: dict[int, list[tuple[int, int]]] = {}
+        self.taken: dict[int, list[tuple[int, int]]] = {}
         self._sources: list[FileRecord] = []
         self._numbers: dict[int, int] = {}
         stereo = self.seed.channels > 1 or any((record.channels or 1) > 1 for record in self.pool.files.values())
-        self._channels = 2 if stereo else 1
+        self.channels = 2 if stereo else 1
         self._lufs: float | None = None
 
     def recipe(self, variation: int = 0, change: Revision | None = None) -> Recipe:
@@ -127,7 +135,7 @@ class Composer:
         for layer in range(self._sound.layers):
             options = replace(self._options, chance=self._options.chance + 1000 * layer + variation)
             pool = self._pool if change is None else revised_pool(self._pool, change, layer)
-            path = find_path(pool, options, self._times, self._taken)
+            path = find_path(pool, options, self._times, self.taken)
             self._remember(path, pool)
             notes += _remarks(path, pool, options)
             events += self._events(path, pool, layer, notes)
@@ -136,7 +144,7 @@ class Composer:
         events = [*events, *self._rests(ring)] if ring else events
         output = Output(
             sample_rate=self._rate,
-            channels=self._channels,
+            channels=self.channels,
             frames=self._steps.bounds[-1] + ring,
             lufs=self._target_lufs(),
             true_peak_db=self._sound.true_peak_db,
@@ -166,14 +174,14 @@ class Composer:
                 found = pool.candidates[step]
                 start = int(found.starts[chosen])
                 span = (start, start + int(pool.lengths[step]))
-                self._taken.setdefault(int(found.files[chosen]), []).append(span)
+                self.taken.setdefault(int(found.files[chosen]), []).append(span)
 
     def _events(self, path: Path, pool: Pool, layer: int, notes: list[str]) -> list[Event]:
         """Return the events of one layer."""
         steps = self._steps
         events: list[Event] = []
         carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
-        placer = Placer(self.seed, pool, steps, self._channels)
+        placer = Placer(self.seed, pool, steps, self.channels)
         for found in placer.places(path):
             step, unit = found.step, steps.units[found.step]
             start, frames = steps.bounds[step], steps.frames(step)
@@ -215,12 +223,14 @@ class Composer:
         amount = self._sound.amount.at(event.start / self._rate)
         event = replace(event, morph=self._sound.morph, amount=amount, lead=event.fade // 2)
         path = self._sources[event.source or 0].path
-        output = Output(self._rate, self._channels, event.frames, None)
-        made = morphed_unit(source_of_seed(self.seed), path, event, output)
+        output = Output(self._rate, self.channels, event.frames, None)
+        own = replace(source_of_seed(self.seed), path=self.seed.sound)
+        made = morphed_unit(own, path, event, output)
         end = margin + event.frames
         wanted, have = (unit_lufs(samples, self._rate, margin, end) for samples in (sound, made))
         gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
-        limited = float(np.clip(gain_db, -GAIN_LIMIT_DB, GAIN_LIMIT_DB))
+        lowest_db = PART_LOWEST_DB if self.seed.is_part else -GAIN_LIMIT_DB
+        limited = float(np.clip(gain_db, lowest_db, GAIN_LIMIT_DB))
         return replace(event, gain_db=round(limited, 3), clamped=limited != gain_db)
 
     def _ring_frames(self, events: list[Event]) -> int:
@@ -260,11 +270,7 @@ class Composer:
         if self._sound.lufs != "seed":
             return float(self._sound.lufs)
         if self._lufs is None:
-            meter = LoudnessMeter(self._rate, self._channels)
-            with AudioReader(self.seed.path, sample_rate=self._rate, mono=False) as reader:
-                for block in reader.blocks():
-                    meter.add(with_channels(block, self._channels))
-            self._lufs = round(meter.integrated(), 4)
+            self._lufs = seed_lufs(self.seed, self._rate, self.channels)
         return self._lufs
 
     def _ends_naturally(self, last: Event) -> bool:
@@ -273,6 +279,15 @@ class Composer:
         record = self._sources[last.source]
         end_s = last.source_start / (record.sample_rate or 1) + last.frames / self._rate
         return end_s >= (record.duration or 0.0) - 1.5 / self._rate
+
+
+def seed_lufs(seed: Seed, sample_rate: int, channels: int) -> float:
+    """Return the integrated loudness of all of a seed, as the output has it."""
+    meter = LoudnessMeter(sample_rate, channels)
+    with AudioReader(seed.path, sample_rate=sample_rate, mono=False) as reader:
+        for block in reader.blocks():
+            meter.add(with_channels(block, channels))
+    return round(meter.integrated(), 4)
 
 
 def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event], rate: int) -> Event:

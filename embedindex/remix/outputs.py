@@ -18,6 +18,7 @@ from embedindex.remix.master import Written, check_target, write_master
 from embedindex.remix.reaper import project_text
 from embedindex.remix.recipe import Recipe, check_sources, from_json, to_json
 from embedindex.remix.render import mixed_blocks
+from embedindex.remix.separation import parts_at_hand
 from embedindex.remix.stems import write_stems
 
 
@@ -94,7 +95,8 @@ class Extras:
         if not recipe.morphed or self.stems is None or self.stems_by != "layer":
             return ()
         folder = os.path.abspath(self.stems)
-        return tuple(os.fsencode(os.path.join(folder, f"layer {layer + 1}.wav")) for layer in range(recipe.layers))
+        names = [f"{recipe.layer_name(layer)}.wav" for layer in range(recipe.layers)]
+        return tuple(os.fsencode(os.path.join(folder, name)) for name in names)
 
 
 NOTHING = Extras()
@@ -154,10 +156,11 @@ def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras =
     """
     guard(path, recipe)
     extras.check(recipe)
-    written = write_master(path, mixed_blocks(recipe), recipe.output, bits)
-    write_whole(beside(path, ".recipe.json"), to_json(recipe).encode())
-    write_whole(beside(path, ".credits.csv"), credits_csv(recipe))
-    extras.write(path, recipe, written)
+    with parts_at_hand(recipe) as ready:
+        written = write_master(path, mixed_blocks(ready), recipe.output, bits)
+        write_whole(beside(path, ".recipe.json"), to_json(recipe).encode())
+        write_whole(beside(path, ".credits.csv"), credits_csv(recipe))
+        extras.write(path, ready, written)
     return written
 
 
@@ -200,6 +203,7 @@ def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras
     check_target(path, bits)
     guard(path, recipe)
     extras.check(recipe)
-    written = write_master(path, mixed_blocks(recipe), recipe.output, bits)
-    extras.write(path, recipe, written)
+    with parts_at_hand(recipe) as ready:
+        written = write_master(path, mixed_blocks(ready), recipe.output, bits)
+        extras.write(path, ready, written)
     return written

@@ -87,7 +87,8 @@ def _strips(axes: Any, recipe: Recipe, colours: dict[int, Any]) -> None:
         low = 1.0 - (layer + 1) / layers
         _bands(axes, recipe, colours, layer, low, low + 1.0 / layers)
     axes.set_ylim(0.0, layers)
-    axes.set_yticks([layers - layer - 0.5 for layer in range(layers)], [str(layer + 1) for layer in range(layers)])
+    names = [recipe.layer_name(layer).removeprefix("layer ") for layer in range(layers)]
+    axes.set_yticks([layers - layer - 0.5 for layer in range(layers)], names)
     axes.set_ylabel("layer")
     axes.tick_params(labelsize=9)
 

@@ -22,6 +22,7 @@ from embedindex.remix.candidates import Pool
 from embedindex.remix.coarse import SHORT_UP_TO_S
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.path import Path
+from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
 from embedindex.remix.seed import Seed, unit_times_s
 from embedindex.remix.sequence import Sequence, step_sounds
 from embedindex.remix.stretches import Candidates
@@ -135,6 +136,7 @@ class Placer:
                     self._seed.units[self._steps.units[unit]].attack_s,
                     exact_start,
                     roughly=(record.duration or 0.0) > SHORT_UP_TO_S,
+                    lowest_db=PART_LOWEST_DB if self._seed.is_part else -GAIN_LIMIT_DB,
                 )
             except AudioError:
                 continue

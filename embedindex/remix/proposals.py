@@ -114,13 +114,10 @@ class Proposer:
         if not options.allow_self:
             own = store.file_by_path(seed.path)
             same = list(store.files("content_hash = ? AND first_window IS NOT NULL", (seed.content_hash,)))
-            self._leave_out([*same, *([own] if own is not None else [])])
+            self.leave_out([*same, *([own] if own is not None else [])])
 
-    def leave_out(self, ids: Iterable[int]) -> None:
+    def leave_out(self, records: Iterable[FileRecord]) -> None:
         """Propose none of these files any more."""
-        self._leave_out(self.files[file_id] for file_id in ids)
-
-    def _leave_out(self, records: Iterable[FileRecord]) -> None:
         runs = [(record.first_window, record.n_windows) for record in records if record.first_window is not None]
         self._left_out = sorted({*self._left_out, *((first or 0, count) for first, count in runs)})
 

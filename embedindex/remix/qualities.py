@@ -29,6 +29,7 @@ EDGE_FRAMES = 3
 EDGE_WIDTH = 16  # cepstra, level, pitch, voicing
 SHAPE_RANGE_DB = 24.0
 GAIN_LIMIT_DB = 12.0
+PART_LOWEST_DB = -48.0  # a part of a seed may be far softer than any sound of the library
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,8 +82,8 @@ def project_text(recipe: Recipe, written: Written | None = None, layer_files: tu
         if layer_files:
             items, volume = _rendered_items(recipe, layer, layer_files[layer]), 1.0
         else:
-            items, volume = _items(recipe, layer), recipe.layers**-0.5
-        name = f"layer {layer + 1}" if recipe.layers > 1 else "remix"
+            items, volume = _items(recipe, layer), recipe.layer_gain
+        name = recipe.layer_name(layer) if recipe.layers > 1 else "remix"
         lines += _track(name, volume, items, () if layer_files or output.all_wet else envelope)
     if not output.all_wet:
         seed = recipe.seed

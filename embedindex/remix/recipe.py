@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from embedindex.crawl import file_stat
@@ -18,7 +19,8 @@ from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.morph import MODES, TAILS
 
 FORMAT = "embedindex-recipe"
-VERSION = 1
+VERSION = 2
+SPLITS = {"": (), "hp": ("harmonic", "percussive")}  # what a seed's parts are called, which are remixed apart
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Output:
         tail: what becomes of what rings on after a convolution: ``truncate``, ``overlap`` (into the next unit) or
             ``ring``.
         seed_loops: whether the seed, where it is heard, begins anew at its end.
+        split: whether each layer stands for a part of the seed, one of `SPLITS`.
     """
 
     sample_rate: int
@@ -119,6 +122,7 @@ class Output:
     dry_wet: str = "1"
     tail: str = "truncate"
     seed_loops: bool = False
+    split: str = ""
 
     @property
     def all_wet(self) -> bool:
@@ -138,6 +142,7 @@ class Recipe:
         options: what was asked for, to read.
         index: model and database it was made from, to read.
         notes: what a person should know.
+        parts: files of the seed's parts, while they are at hand; never written.
     """
 
     seed: Source
@@ -147,11 +152,26 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parts: tuple[bytes, ...] = ()
 
     @property
     def layers(self) -> int:
         """How many layers there are."""
         return 1 + max((event.layer for event in self.events), default=0)
+
+    @property
+    def layer_gain(self) -> float:
+        """What each layer is multiplied by: parts of a seed add up to it, remixes of all of it share its power."""
+        return 1.0 if self.output.split else 1.0 / math.sqrt(self.layers)
+
+    def layer_name(self, layer: int) -> str:
+        """Return what to call a layer."""
+        names = SPLITS[self.output.split]
+        return names[layer] if layer < len(names) else f"layer {layer + 1}"
+
+    def seed_of(self, layer: int) -> Source:
+        """Return the seed, or the part of it that a layer stands for."""
+        return replace(self.seed, path=self.parts[layer]) if self.parts else self.seed
 
     @property
     def morphed(self) -> bool:
@@ -261,6 +281,8 @@ def _check(recipe: Recipe) -> None:
             position += event.frames
         if recipe.output.tail not in TAILS:
             raise ValueError(f"tail {recipe.output.tail!r}")
+        if recipe.output.split not in SPLITS:
+            raise ValueError(f"split {recipe.output.split!r}")
         if position != recipe.output.frames:
             raise ValueError(f"layer {layer} ends at {position}, the output at {recipe.output.frames}")
 

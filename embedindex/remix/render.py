@@ -92,7 +92,7 @@ class Morphed:
 
     def __init__(self, recipe: Recipe, event: Event, lead: int) -> None:
         margin = round(MARGIN_S * recipe.output.sample_rate)
-        sound = morphed_unit(recipe.seed, recipe.sources[event.source or 0].path, event, recipe.output)
+        sound = morphed_unit(recipe.seed_of(event.layer), recipe.sources[event.source or 0].path, event, recipe.output)
         self._sound = sound[margin - lead :]
 
     def read(self, frames: int) -> Float32Array:
@@ -343,7 +343,7 @@ def mixed_blocks(recipe: Recipe) -> Iterator[Float32Array]:
     """Yield the sum of all layers, with the seed where `dry_wet` says so; equal blocks but for the last."""
     parts = [rebatched(layer_blocks(recipe, layer), BLOCK_FRAMES) for layer in range(recipe.layers)]
     wet = parse_breakpoints("dry_wet", recipe.output.dry_wet, 0.0, 1.0)
-    share = np.float32(1.0 / np.sqrt(recipe.layers))
+    share = np.float32(recipe.layer_gain)
     dry = None if recipe.output.all_wet else rebatched(seed_blocks(recipe), BLOCK_FRAMES)
     position = 0
     for blocks in zip(*parts, strict=True):

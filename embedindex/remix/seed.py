@@ -31,6 +31,7 @@ class Seed:
 
     Attributes:
         path: absolute.
+        sound: the file its sound is read from: itself, or one with a part of it.
         content_hash: 16 bytes, as the index has it.
         sample_rate: Hz.
         channels: how many.
@@ -45,6 +46,7 @@ class Seed:
     """
 
     path: bytes
+    sound: bytes
     content_hash: bytes
     sample_rate: int
     channels: int
@@ -56,6 +58,11 @@ class Seed:
     measured: Qualities
     kind: str
     note: str | None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is only a part of what its file holds."""
+        return self.sound != self.path
 
 
 def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
@@ -83,6 +90,7 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
     lengths = np.maximum(1, ends - starts)
     return Seed(
         path=absolute,
+        sound=absolute,
         content_hash=hash_content(absolute),
         sample_rate=facts.sample_rate,
         channels=facts.channels,
@@ -127,7 +135,7 @@ def questions(seed: Seed, model: Model) -> tuple[Float16Array, Float16Array]:
     order = np.argsort(starts, kind="stable")
     vectors = np.zeros((len(starts), identity.dimension), np.float16)
     pending: list[tuple[int, Float32Array]] = []
-    with AudioReader(seed.path, sample_rate=identity.sample_rate) as reader:
+    with AudioReader(seed.sound, sample_rate=identity.sample_rate) as reader:
         pieces = cut_pieces(reader.blocks(), [(starts[place], lengths[place]) for place in order])
         for place, piece in zip(order, pieces, strict=True):
             if np.abs(piece).max(initial=0.0) >= SILENCE:

@@ -111,7 +111,7 @@ def step_sounds(seed: Seed, steps: Sequence, channels: int) -> Iterator[Float32A
         firsts = [max(0, steps.origins[step] - margin) for step in range(number, last)]
         ends = [steps.origins[step] + steps.frames(step) for step in range(number, last)]
         wanted = [(first, end - first) for first, end in zip(firsts, ends, strict=True)]
-        with AudioReader(seed.path, sample_rate=steps.sample_rate, mono=False) as reader:
+        with AudioReader(seed.sound, sample_rate=steps.sample_rate, mono=False) as reader:
             blocks = (with_channels(block, channels) for block in reader.blocks())
             for step, piece in zip(range(number, last), cut_pieces(blocks, wanted), strict=True):
                 first, length = wanted[step - number]

@@ -95,7 +95,7 @@ def pieces(recipe: Recipe, by: By) -> Iterator[Piece]:
     """
     rate = recipe.output.sample_rate
     wet = parse_breakpoints("dry_wet", recipe.output.dry_wet, 0.0, 1.0)
-    share = np.float32(1.0 / np.sqrt(recipe.layers))
+    share = np.float32(recipe.layer_gain)
     for layer in range(recipe.layers):
         for key, start, sound in _of_layer(recipe, layer) if by == "layer" else _of_sources(recipe, layer):
             heard = sound[: recipe.output.frames - start]
@@ -114,7 +114,7 @@ def pieces(recipe: Recipe, by: By) -> Iterator[Piece]:
 def _of_layer(recipe: Recipe, layer: int) -> Iterator[Piece]:
     position = 0
     for block in layer_blocks(recipe, layer):
-        yield f"layer {layer + 1}", position, block
+        yield recipe.layer_name(layer), position, block
         position += len(block)
 
 
@@ -136,7 +136,7 @@ def _stems_of(recipe: Recipe, by: By) -> list[tuple[str, bytes | None]]:
     """Return (key, source) of the stems, sources by the time when they are first heard."""
     seed: list[tuple[str, bytes | None]] = [] if recipe.output.all_wet else [(SEED, recipe.seed.path)]
     if by == "layer":
-        return [(f"layer {layer + 1}", None) for layer in range(recipe.layers)] + seed
+        return [(recipe.layer_name(layer), None) for layer in range(recipe.layers)] + seed
     heard = sorted((event.start, event.layer, event.source) for event in recipe.events if event.source is not None)
     order = dict.fromkeys(source for _, _, source in heard)
     return [(str(source), recipe.sources[source].path) for source in order] + seed
