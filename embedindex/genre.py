@@ -221,7 +221,7 @@ def learn_judge(
     penalties = hub_penalties(likeness(labelled.files, teachers.files), groups, teacher_groups)
     alike = likeness(teachers.files, teachers.files)
     voter = choose_voter(alike - penalties[place], teachers.truth, teacher_groups, K_CHOICES if k is None else (k,))
-    centre = space.kind == "plain"
+    centre = space.kind != "standardised"
     familiarity = learn_familiarity(labelled.files, place, alike, teacher_groups, centre=centre)
     return Judge(labelled, space, penalties, voter, familiarity, across_groups)
 

@@ -2,24 +2,28 @@
 
 Conventions: vectors are (n, d), one a row, float16 as stored or float32 as a model gives them; rows that come out are
 float32 of length 1. A row of zeros marks digital silence: it teaches the space nothing and stays zero, so that it is
-similar to nothing. A space is learnt once from an index's vectors and kept beside them.
+similar to nothing. A space is learnt once from an index's vectors and kept beside them. Vectors of two models at once
+are treated block by block: the inner product is then the weighted mean of the blocks' cosines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from embedindex.arrays import BoolArray, Float16Array, Float32Array, Float64Array
 from embedindex.errors import IndexDamagedError, IndexTooNewError
-from embedindex.models.base import ModelIdentity
+from embedindex.models.base import Block, ModelIdentity
 
-Kind = Literal["plain", "standardised"]
+Kind = Literal["plain", "standardised", "blocks"]
+KINDS = get_args(Kind)
 
 # Standardised values beyond this many standard deviations are cut off: few descriptors have light tails, and without
 # it one freak dimension decides a cosine (measured: docs/decisions/spectral-model.md).
@@ -28,8 +32,18 @@ SCORE_LIMIT = 3.0
 CONSTANT = 1e-6
 
 FORMAT = "embedindex-space"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BLOCKS_SINCE = 2  # spaces without blocks are written as version 1
 HEADER_MAX_BYTES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One block of a space: its `dimension` columns, the `space` they are compared in, and its `share` of the score."""
+
+    dimension: int
+    share: float
+    space: Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +52,18 @@ class Space:
 
     Attributes:
         kind: ``"plain"``: rows are only scaled to length 1. ``"standardised"``: each dimension is centred and scaled to
-            standard deviation 1 over the index first.
+            standard deviation 1 over the index first. ``"blocks"``: each of `parts` by itself.
         mean: (d,) float32 subtracted from each row; None when plain.
         scale: (d,) float32 each centred row is multiplied by, 0 for a dimension that is constant; None when plain.
         limit: standardised values are cut off at ± this; None for no limit.
+        parts: the blocks, from left to right; their shares add up to 1.
     """
 
     kind: Kind
     mean: Float32Array | None = None
     scale: Float32Array | None = None
     limit: float | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.mean is not None and self.scale is not None
@@ -55,18 +71,36 @@ class Space:
             raise ValueError(f"a {self.kind} space with mean {self.mean} and scale {self.scale} makes no sense")
         if self.mean is not None and self.scale is not None and self.mean.shape != self.scale.shape:
             raise ValueError(f"mean {self.mean.shape} and scale {self.scale.shape} have different shapes")
+        if bool(self.parts) != (self.kind == "blocks"):
+            raise ValueError(f"a {self.kind} space with {len(self.parts)} parts makes no sense")
+        if self.parts and not math.isclose(sum(part.share for part in self.parts), 1.0):
+            raise ValueError(f"the shares of the parts add up to {sum(part.share for part in self.parts)}, not 1")
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors it takes; 0 for any."""
+        if self.parts:
+            return sum(part.dimension for part in self.parts)
+        return 0 if self.mean is None else len(self.mean)
 
     def apply(self, vectors: Float16Array | Float32Array) -> Float32Array:
         """Return `vectors` (n, d) in this space: (n, d) float32 rows of length 1, new memory.
 
-        A row of zeros stays zero, and so does one without a direction because it lies exactly on the mean.
+        A row of zeros stays zero, and so does one without a direction because it lies exactly on the mean. A block of
+        which that is true is zeros, and its row shorter than 1 by its share.
 
         Raises:
             ValueError: `vectors` is not (n, d) with this space's d.
         """
-        if vectors.ndim != 2 or (self.mean is not None and vectors.shape[1] != len(self.mean)):
-            expected = "d" if self.mean is None else len(self.mean)
-            raise ValueError(f"vectors of shape {vectors.shape} are not (n, {expected})")
+        if vectors.ndim != 2 or vectors.shape[1] != (self.dimension or vectors.shape[1]):
+            raise ValueError(f"vectors of shape {vectors.shape} are not (n, {self.dimension or 'd'})")
+        if self.parts:
+            edges = np.cumsum([0] + [part.dimension for part in self.parts])
+            columns = [
+                part.space.apply(vectors[:, low:high]) * np.float32(math.sqrt(part.share))
+                for part, (low, high) in zip(self.parts, pairwise(edges), strict=True)
+            ]
+            return np.concatenate(columns, axis=1)
         rows = vectors.astype(np.float32)
         if self.mean is not None and self.scale is not None:
             sounding = _sounding(rows)
@@ -77,18 +111,26 @@ class Space:
         return _unit(rows)
 
     def to_bytes(self) -> bytes:
-        """Return the space as a line of JSON and then, unless plain, mean and scale as raw little-endian float32."""
-        dimension = 0 if self.mean is None else len(self.mean)
+        """Return the space as a line of JSON and then its numbers.
+
+        Of a standardised space these are mean and scale as raw little-endian float32; of one of blocks, the bytes of
+        each part's space.
+        """
+        inner = [part.space.to_bytes() for part in self.parts]
         header: dict[str, Any] = {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": BLOCKS_SINCE if self.parts else 1,
             "kind": self.kind,
-            "dimension": dimension,
+            "dimension": self.dimension,
             "limit": self.limit,
         }
-        parts = [json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n"]
-        parts += [values.astype("<f4").tobytes() for values in (self.mean, self.scale) if values is not None]
-        return b"".join(parts)
+        if self.parts:
+            header["parts"] = [
+                {"dimension": part.dimension, "share": part.share, "bytes": len(content)}
+                for part, content in zip(self.parts, inner, strict=True)
+            ]
+        numbers = [values.astype("<f4").tobytes() for values in (self.mean, self.scale) if values is not None]
+        return b"".join([json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n", *numbers, *inner])
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Space:
@@ -108,6 +150,8 @@ class Space:
                 "upgrade embedindex"
             )
         dimension = header["dimension"]
+        if header["kind"] == "blocks":
+            return cls("blocks", parts=_read_parts(header["parts"], dimension, raw))
         if len(raw) != 2 * 4 * dimension:
             raise _damaged(f"{len(raw)} bytes of numbers, {8 * dimension} expected")
         if header["kind"] == "plain":
@@ -128,33 +172,67 @@ def learn_space(identity: ModelIdentity, batches: Iterable[Float16Array | Float3
 
     One pass in float64; neither the order of the batches nor where they are split matters beyond float error. A plain
     space comes back, and `batches` is not read, when the model asks for none; and also when fewer than two different
-    sounds are there to learn from.
+    sounds are there to learn from. Blocks are learnt each by itself.
 
     Raises:
         IndexDamagedError: a vector is not finite.
+    """
+    blocks = identity.blocks or (Block(identity.dimension, identity.standardise, 1.0),)
+    edges = np.cumsum([0] + [block.dimension for block in blocks])
+    moments = [_Moments(block.dimension) if block.standardise else None for block in blocks]
+    if any(moments):
+        for batch in batches:
+            for one, (low, high) in zip(moments, pairwise(edges), strict=True):
+                if one is not None:
+                    one.add(batch[:, low:high])
+    spaces = [_learnt(one) for one in moments]
+    if not identity.blocks:
+        return spaces[0]
+    return Space(
+        "blocks",
+        parts=tuple(Part(block.dimension, block.share, space) for block, space in zip(blocks, spaces, strict=True)),
+    )
+
+
+class _Moments:
+    """Mean and standard deviation of rows that come in batches.
 
     References:
         T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
         (1979): merging of counts, means and sums of squares.
     """
-    if not identity.standardise:
-        return Space("plain")
-    count = 0
-    mean: Float64Array = np.zeros(identity.dimension)
-    squares: Float64Array = np.zeros(identity.dimension)  # sums of squared distances from the mean
-    for batch in batches:
+
+    def __init__(self, dimension: int) -> None:
+        self._count = 0
+        self.mean: Float64Array = np.zeros(dimension)
+        self._squares: Float64Array = np.zeros(dimension)  # sums of squared distances from the mean
+
+    def add(self, batch: Float16Array | Float32Array) -> None:
+        """Take the rows that are not all zeros."""
         rows = batch[_sounding(batch)].astype(np.float64)
         if not len(rows):
-            continue
+            return
         if not np.isfinite(rows).all():
             raise IndexDamagedError("the index holds a vector that is not finite; run `embedindex verify`")
         batch_mean = rows.mean(axis=0)
-        difference = batch_mean - mean
-        total = count + len(rows)
-        mean = mean + difference * (len(rows) / total)
-        squares += ((rows - batch_mean) ** 2).sum(axis=0) + difference**2 * (count * len(rows) / total)
-        count = total
-    deviation = np.sqrt(squares / max(count, 1))
+        difference = batch_mean - self.mean
+        total = self._count + len(rows)
+        self.mean = self.mean + difference * (len(rows) / total)
+        spread = difference**2 * (self._count * len(rows) / total)
+        self._squares = self._squares + ((rows - batch_mean) ** 2).sum(axis=0) + spread
+        self._count = total
+
+    @property
+    def deviation(self) -> Float64Array:
+        """(dimension,) standard deviations."""
+        return np.asarray(np.sqrt(self._squares / max(self._count, 1)))
+
+
+def _learnt(moments: _Moments | None) -> Space:
+    """Return the space of one block, plain without moments."""
+    if moments is None:
+        return Space("plain")
+    mean, deviation = moments.mean, moments.deviation
     varying = deviation > CONSTANT * np.maximum(np.abs(mean), 1.0)
     if not varying.any():
         return Space("plain")
@@ -191,11 +269,43 @@ def _read_header(line: bytes) -> dict[str, Any] | None:
     if version > FORMAT_VERSION:
         return header  # its other fields may mean something else
     kind = header.get("kind")
-    if type(dimension) is not int or kind not in ("plain", "standardised") or (dimension > 0) != (kind != "plain"):
+    if type(dimension) is not int or kind not in KINDS or (dimension > 0) != (kind != "plain"):
+        return None
+    if kind == "blocks" and not _are_parts(header.get("parts")):
         return None
     if limit is not None and not (type(limit) in (int, float) and 0 < limit < float("inf")):
         return None
     return header
+
+
+def _are_parts(parts: object) -> bool:
+    """Return whether the description of blocks has the types and ranges that `to_bytes` writes."""
+    if not isinstance(parts, list) or not parts:
+        return False
+    for part in parts:
+        if not isinstance(part, dict) or not all(type(part.get(key)) is int for key in ("dimension", "bytes")):
+            return False
+        if part["dimension"] <= 0 or part["bytes"] <= 0 or not 0 < _number(part.get("share")) <= 1:
+            return False
+    return math.isclose(sum(part["share"] for part in parts), 1.0)
+
+
+def _number(value: object) -> float:
+    return float(value) if type(value) in (int, float) else math.nan  # type: ignore[arg-type]
+
+
+def _read_parts(described: list[dict[str, Any]], dimension: int, raw: bytes) -> tuple[Part, ...]:
+    """Return the blocks whose spaces lie one after the other in `raw`."""
+    edges = np.cumsum([0] + [part["bytes"] for part in described]).tolist()
+    if edges[-1] != len(raw) or sum(part["dimension"] for part in described) != dimension:
+        raise _damaged("its blocks do not add up")
+    parts = []
+    for part, (low, high) in zip(described, pairwise(edges), strict=True):
+        space = Space.from_bytes(raw[low:high])
+        if space.parts or space.dimension not in (0, part["dimension"]):
+            raise _damaged("a block of it has another length")
+        parts.append(Part(part["dimension"], part["share"], space))
+    return tuple(parts)
 
 
 def _damaged(reason: str) -> IndexDamagedError:

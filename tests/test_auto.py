@@ -1,4 +1,4 @@
-"""``--model auto``: OpenL3, else aisfx, else spectral; said in one line; quick where there is no network."""
+"""``--model auto``: OpenL3, else aisfx+spectral, else spectral; said in one line; quick without a network."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_aisfx_is_the_second_choice(models: Path, monkeypatch: pytest.MonkeyPatc
             pytest.skip(f"aisfx's weights cannot be had: {problem}")
     put(models, AISFX.file_name, Path(kept.path).read_bytes(), kept.sha256)
     request, line = choose_model()
-    assert request.name == "aisfx"
-    assert line.startswith("the model is aisfx (openl3: not fetched, connection refused (127.0.0.1:")
+    assert request.name == "aisfx+spectral"
+    assert line.startswith("the model is aisfx+spectral (openl3: not fetched, connection refused (127.0.0.1:")
 
 
 def test_choosing_loads_nothing_heavy(models: Path) -> None:

@@ -75,7 +75,8 @@ def test_list_names_every_model_with_its_facts(models: Path) -> None:
     lines = [line.split("\t") for line in done("list").splitlines()]
     assert ["openl3", "512", "48,000 Hz", "1.00 s", "CC BY 4.0", "not fetched"] in lines
     assert ["aisfx", "512", "44,100 Hz", "2.35 s", "CC BY 4.0", "not fetched"] in lines
-    assert sum(line[0].startswith("openl3") for line in lines) == 6
+    assert ["aisfx+spectral", "719", "44,100 Hz", "2.35 s", "CC BY 4.0", "not fetched"] in lines
+    assert sum(line[0].startswith("openl3") for line in lines) == 7
     listed = as_json("list")
     assert listed["folder"] == str(models)
     spectral = next(item for item in listed["models"] if item["model"] == "spectral")
@@ -179,6 +180,8 @@ def test_aisfx_is_imported_and_verified(models: Path, monkeypatch: pytest.Monkey
     assert done("import", "--no-prepare", kept.path) == f"aisfx: here, imported from {kept.path}\n"
     line = done("verify", "aisfx")
     assert line.startswith("aisfx: well; SHA-256 499ea75909c9… is right")
+    assert done("verify", "aisfx+spectral") == line.replace("aisfx", "aisfx+spectral", 1)
+    assert "aisfx+spectral" not in done("verify")
     assert "relative distance to the reference values 0.0000" in line
 
 

@@ -13,12 +13,15 @@ from hypothesis.extra import numpy as hnp
 
 from embedindex.arrays import Float16Array, Float32Array
 from embedindex.errors import IndexDamagedError, IndexTooNewError
-from embedindex.models.base import ModelIdentity
-from embedindex.space import SCORE_LIMIT, Space, learn_space
+from embedindex.models.base import Block, ModelIdentity
+from embedindex.space import SCORE_LIMIT, Part, Space, learn_space
 
 DIMENSION = 6
 STANDARDISED = ModelIdentity("test", 22050, 22050, DIMENSION, standardise=True)
 PLAIN = ModelIdentity("test", 22050, 22050, DIMENSION, standardise=False)
+BLOCKS = ModelIdentity(
+    "test", 22050, 22050, DIMENSION, blocks=(Block(2, False, 0.25), Block(DIMENSION - 2, True, 0.75))
+)
 
 any_float16 = hnp.arrays(
     np.float16,
@@ -151,12 +154,17 @@ def test_a_space_without_its_numbers_is_refused() -> None:
         Space("standardised")
     with pytest.raises(ValueError, match="different shapes"):
         Space("standardised", np.zeros(3, np.float32), np.ones(4, np.float32))
+    with pytest.raises(ValueError, match="0 parts makes no sense"):
+        Space("blocks")
+    with pytest.raises(ValueError, match=r"add up to 0\.5, not 1"):
+        Space("blocks", parts=(Part(3, 0.5, Space("plain")),))
 
 
 @settings(deadline=None, max_examples=50)
 @given(any_float16)
 def test_round_trip_keeps_every_bit(vectors: Float16Array) -> None:
-    for space in (learn_space(STANDARDISED, [vectors, some_vectors()]), Space("plain")):
+    spaces = [learn_space(identity, [vectors, some_vectors()]) for identity in (STANDARDISED, BLOCKS)]
+    for space in (*spaces, Space("plain")):
         again = Space.from_bytes(space.to_bytes())
         assert again.to_bytes() == space.to_bytes()
         assert again.fingerprint == space.fingerprint
@@ -165,8 +173,18 @@ def test_round_trip_keeps_every_bit(vectors: Float16Array) -> None:
 
 
 def test_fingerprints_tell_spaces_apart() -> None:
-    spaces = [learn_space(STANDARDISED, [some_vectors(seed=seed)]) for seed in (0, 1)]
-    assert len({space.fingerprint for space in [*spaces, Space("plain")]}) == 3
+    spaces = [learn_space(identity, [some_vectors(seed=n)]) for identity in (STANDARDISED, BLOCKS) for n in (0, 1)]
+    assert len({space.fingerprint for space in [*spaces, Space("plain")]}) == 5
+
+
+def test_each_block_is_treated_as_if_it_were_alone() -> None:
+    vectors = some_vectors()
+    both = learn_space(BLOCKS, [vectors[:50], vectors[50:]]).apply(vectors)
+    first = Space("plain").apply(vectors[:, :2])
+    second_identity = ModelIdentity("test", 22050, 22050, DIMENSION - 2, standardise=True)
+    second = learn_space(second_identity, [vectors[:, 2:]]).apply(vectors[:, 2:])
+    np.testing.assert_allclose(both, np.hstack([first * 0.5, second * np.sqrt(0.75)]), atol=1e-6)
+    np.testing.assert_allclose(both @ both.T, 0.25 * first @ first.T + 0.75 * second @ second.T, atol=1e-6)
 
 
 def damaged_spaces() -> list[bytes]:
@@ -200,7 +218,41 @@ def damaged_spaces() -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("content", damaged_spaces())
+def damaged_blocks() -> list[bytes]:
+    good = learn_space(BLOCKS, [some_vectors()]).to_bytes()
+    line, _, raw = good.partition(b"\n")
+    header = json.loads(line)
+
+    def with_parts(**changes: object) -> bytes:
+        first = {**header["parts"][0], **changes}
+        return json.dumps({**header, "parts": [first, header["parts"][1]]}).encode() + b"\n" + raw
+
+    def with_header(**changes: object) -> bytes:
+        return json.dumps({**header, **changes}).encode() + b"\n" + raw
+
+    swapped = [header["parts"][1], header["parts"][0]]
+    return [
+        good[:-1],
+        good + b"\0",
+        good.replace(b'"kind":"plain"', b'"kind":"plane"'),
+        with_header(dimension=DIMENSION + 1),
+        with_header(parts=None),
+        with_header(parts=[]),
+        with_header(parts=[7]),
+        with_header(parts=swapped),
+        with_parts(share=0),
+        with_parts(share=0.5),
+        with_parts(share="0.25"),
+        with_parts(share=float("nan")),
+        with_parts(dimension=3),
+        with_parts(dimension=-2),
+        with_parts(bytes=0),
+        with_parts(bytes=1.5),
+        with_parts(bytes=10**9),
+    ]
+
+
+@pytest.mark.parametrize("content", damaged_spaces() + damaged_blocks())
 def test_damaged_bytes_are_refused_with_the_way_out(content: bytes) -> None:
     with pytest.raises(IndexDamagedError, match=r"damaged \(.*\); run `embedindex rebuild`"):
         Space.from_bytes(content)
@@ -215,4 +267,4 @@ def test_junk_is_never_a_space(content: bytes) -> None:
 
 def test_a_later_format_is_refused_as_such() -> None:
     with pytest.raises(IndexTooNewError, match="upgrade embedindex"):
-        Space.from_bytes(b'{"format":"embedindex-space","version":2}\n')
+        Space.from_bytes(b'{"format":"embedindex-space","version":3}\n')

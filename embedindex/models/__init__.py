@@ -1,10 +1,13 @@
 """The registry of models. Plug-ins add theirs through the entry-point group ``embedindex.models``.
 
 An entry point names a function ``load(request: ModelRequest) -> Model``; its name is the model's name.
+``NAME+spectral`` is that model and the built-in one as one (`embedindex.models.fused`); options, weights and engine are
+the first's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 from embedindex.errors import UnknownModelError, UsageError
@@ -43,6 +46,11 @@ def load_model(request: ModelRequest) -> Model:
         UnknownModelError: no registered model has that name.
         ModelError: the model could not be loaded; its subclasses say why.
     """
+    from embedindex.models.fused import fuse, parts_of
+
+    pair = parts_of(request.name)
+    if pair is not None:
+        return fuse(load_model(replace(request, name=pair[0])), load_model(ModelRequest(pair[1])))
     for point in entry_points(group=GROUP):
         if point.name == request.name:
             model: Model = point.load()(request)

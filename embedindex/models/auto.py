@@ -1,5 +1,8 @@
 """``--model auto``: OpenL3 where its weights are or can be had, else aisfx likewise, else the built-in spectral model.
 
+aisfx comes with the descriptors (`embedindex.models.fused`), which was measured to be better than either alone
+(docs/decisions/fused.md); of OpenL3 that is not known.
+
 Conventions: what was tried in vain is remembered for ten minutes (``NAME.unreachable`` in the models folder, a text
 with the reason), so that a machine without a network does not wait at every command. Nobody waits longer than a few
 seconds to learn that a server does not answer.
@@ -44,10 +47,10 @@ def choose_model(
         return find_aisfx(fetch=may_fetch, progress=progress, patience=PIP_QUICK)
 
     reasons: list[str] = []
-    for name, find in (("openl3", openl3), ("aisfx", aisfx)):
+    for model, name, find in (("openl3", "openl3", openl3), ("aisfx+spectral", "aisfx", aisfx)):
         reason = _try(name, find, fetch)
         if reason is None:
-            return ModelRequest(name), _sentence(f"the model is {name}", reasons)
+            return ModelRequest(model), _sentence(f"the model is {model}", reasons)
         reasons.append(f"{name}: {reason}")
     return ModelRequest("spectral"), _sentence("the model is the built-in spectral one", reasons)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 from embedindex.arrays import Float32Array
@@ -17,6 +17,21 @@ from embedindex.arrays import Float32Array
 ParameterValue = str | int | float | bool | None
 Level = Literal["peak", "none"]
 Filling = Literal["zero", "tile"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive dimensions of a vector that are compared by themselves.
+
+    Attributes:
+        dimension: how many they are.
+        standardise: True when the index must standardise each of them before they are scaled to length 1.
+        share: how much of the score is theirs; the shares of all blocks add up to 1.
+    """
+
+    dimension: int
+    standardise: bool
+    share: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,8 @@ class ModelIdentity:
         filling: what fills the last window of a file and sounds shorter than a window: zeros, or the sound repeated.
         standardise: True when the index must standardise each dimension before cosine similarity makes sense.
         parameters: whatever else moves the numbers (front end, precision, version of the algorithm…).
+        blocks: of a vector that two models made, its parts: the score is the weighted mean of theirs. Empty where the
+            whole vector is compared as one, as `standardise` says.
     """
 
     name: str
@@ -44,6 +61,11 @@ class ModelIdentity:
     filling: Filling = "tile"
     standardise: bool = False
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.blocks and sum(block.dimension for block in self.blocks) != self.dimension:
+            raise ValueError(f"the blocks {self.blocks} do not add up to {self.dimension} dimensions")
 
     @property
     def window_s(self) -> float:
@@ -52,26 +74,26 @@ class ModelIdentity:
 
     def to_json(self) -> str:
         """Return the identity as canonical JSON (sorted keys), from which `fingerprint` is computed."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "sample_rate": self.sample_rate,
-                "window_samples": self.window_samples,
-                "dimension": self.dimension,
-                "weights_sha256": self.weights_sha256,
-                "level": self.level,
-                "filling": self.filling,
-                "standardise": self.standardise,
-                "parameters": dict(self.parameters),
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-        )
+        content = {
+            "name": self.name,
+            "sample_rate": self.sample_rate,
+            "window_samples": self.window_samples,
+            "dimension": self.dimension,
+            "weights_sha256": self.weights_sha256,
+            "level": self.level,
+            "filling": self.filling,
+            "standardise": self.standardise,
+            "parameters": dict(self.parameters),
+        }
+        if self.blocks:  # older fingerprints stay what they are
+            content["blocks"] = [asdict(block) for block in self.blocks]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelIdentity:
         """Return the identity that `to_json` wrote."""
-        return cls(**json.loads(text))
+        content = json.loads(text)
+        return cls(**{**content, "blocks": tuple(Block(**block) for block in content.get("blocks", ()))})
 
     @property
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from embedindex.models.aisfx_weights import find_aisfx, import_aisfx
 from embedindex.models.base import ModelRequest
 from embedindex.models.cache import WeightsFile, discard_file
 from embedindex.models.download import Progress
+from embedindex.models.fused import SECOND, SEPARATOR, parts_of
 from embedindex.models.weights import RELEASES, find_openl3, import_weights
 
 CC_BY = "CC BY 4.0"
@@ -29,7 +30,7 @@ class Entry:
 
     Attributes:
         request: what ``--model`` takes.
-        name: the model's name in the registry.
+        name: the registry's name of the model whose weights these are.
         dimension: length of a vector; None where it is not known without loading.
         sample_rate: Hz; None likewise.
         window_s: length of a window in seconds; None likewise.
@@ -39,6 +40,7 @@ class Entry:
         weights: the weights file that is here.
         problem: why it is not here: never fetched, or found damaged and set aside.
         kind: OpenL3's (input_repr, content_type).
+        fused: the descriptors of `spectral` are part of it.
     """
 
     request: str
@@ -52,6 +54,7 @@ class Entry:
     weights: WeightsFile | None = None
     problem: WeightsError | None = None
     kind: tuple[str, str] | None = None
+    fused: bool = False
 
 
 def catalogue() -> list[Entry]:
@@ -63,7 +66,8 @@ def catalogue() -> list[Entry]:
         ((release.input_repr, release.content_type) for release in RELEASES),
         key=lambda kind: (kind != (default.input_repr, default.content_type), kind),
     )
-    entries = [_openl3_entry(kind) for kind in kinds] + [_aisfx_entry()]
+    networks = [_openl3_entry(kind) for kind in kinds] + [_aisfx_entry()]
+    entries = [networks[0], _fused(networks[0]), *networks[1:], _fused(networks[-1])]
     others = [name for name in model_names() if name not in ("openl3", "aisfx")]
     return entries + [_other_entry(name) for name in others]
 
@@ -76,6 +80,10 @@ def find_entry(text: str) -> Entry:
         UsageError: it has no such option.
     """
     request = parse_request(text)
+    pair = parts_of(request.name)
+    if pair is not None:
+        network = find_entry(text.replace(request.name, pair[0], 1))
+        return replace(_fused(network), request=text)
     if request.name == "openl3":
         from embedindex.models.openl3 import parse_options
 
@@ -183,6 +191,14 @@ def _other_entry(name: str) -> Entry:
         return Entry(name, name, state="a plug-in's")
     identity = load_model(ModelRequest(name)).identity
     return Entry(name, name, identity.dimension, identity.sample_rate, identity.window_s)
+
+
+def _fused(network: Entry) -> Entry:
+    """Return the entry of a network and the built-in descriptors as one model."""
+    from embedindex.models.spectral import DIMENSION
+
+    dimension = None if network.dimension is None else network.dimension + DIMENSION
+    return replace(network, request=f"{network.name}{SEPARATOR}{SECOND}", dimension=dimension, fused=True)
 
 
 def _look(entry: Entry) -> Entry:

@@ -68,9 +68,9 @@ def check_model(entry: Entry) -> Verdict:
 
 
 def _request(entry: Entry, weights: WeightsFile) -> ModelRequest:
-    """Return the request for float32, which is what the references were computed in."""
+    """Return the request for the network in float32, which is what the references were computed in."""
     parsed = parse_request(entry.request)
-    return ModelRequest(parsed.name, parsed.options, weights=weights.path, precision="fp32")
+    return ModelRequest(entry.name, parsed.options, weights=weights.path, precision="fp32")
 
 
 def _distance(entry: Entry, weights: WeightsFile) -> float | None:
