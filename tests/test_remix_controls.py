@@ -88,7 +88,8 @@ def test_units_that_come_again_are_merged_with_their_own(place: Path) -> None:
 
 def test_lengths_are_read_as_they_are_written() -> None:
     assert [parse_length(text) for text in ("90", "1:30", "1:00:00", "0.5")] == [90, 90, 3600, 0.5]
-    for bad in ("", "0", "-1", "x", "1:2:3:4", "25:00:00", "nan", "inf"):
+    assert [parse_length(text) for text in ("2h", "45m", "90s", "1h30m", "1.5h")] == [7200, 2700, 90, 5400, 5400]
+    for bad in ("", "0", "-1", "x", "1:2:3:4", "25:00:00", "nan", "inf", "h", "25h", "1m2h", "..h"):
         with pytest.raises(UsageError, match="--length"):
             parse_length(bad)
 

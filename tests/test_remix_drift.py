@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from embedindex.index import load_view
 from embedindex.query import QueryMaker
 from embedindex.remix.drift import Drift, Walker
 from embedindex.remix.loudness import integrated_lufs, true_peak_db
+from embedindex.remix.outputs import read_recipe, render_recipe, write_until
 from embedindex.remix.recipe import Recipe, from_json, to_json
 from embedindex.remix.render import mixed_blocks
 from embedindex.store import Store
@@ -126,3 +130,56 @@ def test_generate_writes_a_sound_a_recipe_and_credits(
     assert command("render", tmp_path / "out.recipe.json", "-o", again, "-q").status == 0
     assert out.read_bytes() == again.read_bytes()
     assert "--length" in refusal("generate", place / "hiss.wav", "-o", tmp_path / "x.wav", "--length", "no", status=2)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_drift_that_is_stopped_ends_where_all_its_layers_have_come_to(place: Path, layers: int) -> None:
+    asked = iter([False] * 8 + [True] * 99)
+    with Store(str(place / "index")) as store:
+        view = load_view(store)
+        drift = Drift(600.0, density=1.0, layers=layers)
+        walker = Walker(store, view, QueryMaker(store, view.model).model, str(place / "hiss.wav"), drift)
+        recipe = walker.recipe(stop=lambda: next(asked))
+    assert from_json(to_json(recipe), "x") == recipe
+    assert recipe.layers == layers
+    assert 1.5 * RATE < recipe.output.frames < 15 * RATE
+    assert {event.source for event in recipe.events} == set(range(len(recipe.sources)))
+    samples = np.concatenate(list(mixed_blocks(recipe)))
+    assert len(samples) == recipe.output.frames
+    assert np.abs(samples[-20:]).max() < 0.01 * np.abs(samples).max()
+
+
+def test_rendering_that_is_stopped_writes_a_shorter_piece_that_renders_again(place: Path, tmp_path: Path) -> None:
+    recipe = drifted(place, length_s=30.0, layers=2)
+    asked = iter([False, False, True])
+    out = tmp_path / "out.wav"
+    shorter, _ = write_until(str(out), recipe, lambda: next(asked))
+    assert 0 < shorter.output.frames < recipe.output.frames
+    assert len(samples_of(out)) == shorter.output.frames
+    assert from_json((tmp_path / "out.recipe.json").read_text(), "x") == shorter
+    render_recipe(read_recipe(str(tmp_path / "out.recipe.json")), str(tmp_path / "again.wav"))
+    assert out.read_bytes() == (tmp_path / "again.wav").read_bytes()
+    lasts = [[event for event in shorter.events if event.layer == layer][-1].start for layer in range(2)]
+    same = min(event.start - event.fade for event in recipe.events if event.start in lasts)
+    whole, part = (np.concatenate(list(mixed_blocks(made)))[:same] for made in (recipe, shorter))
+    np.testing.assert_allclose(part, whole, atol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_an_endless_drift_and_leaves_a_whole_file(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    words = [sys.executable, "-m", "embedindex", "generate", str(place / "hiss.wav"), "-o", str(out)]
+    words += ["--length", "endless", "--index", str(place / "index"), "--density", "4"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Drifting" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    assert "ending the piece here" in error
+    assert str(out) in output
+    recipe = read_recipe(str(tmp_path / "out.recipe.json"))
+    assert len(samples_of(out)) == recipe.output.frames
+    assert not list(tmp_path.glob(".*"))

@@ -264,7 +264,7 @@ def test_changed_and_missing_sources_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, noise(1, RATE), RATE)
     recipe = tmp_path / "x.recipe.json"
-    write_whole(str(recipe), to_json(recipe_of([path], [Event(0, 15, 0, 0)])).encode())
+    write_whole(str(recipe), [to_json(recipe_of([path], [Event(0, 15, 0, 0)])).encode()])
     os.utime(path, ns=(5, 5))  # touched only
     read_recipe(str(recipe))
     write_wav(path, noise(1, RATE, 9), RATE)

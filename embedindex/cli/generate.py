@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 def generate(
     seed: Annotated[str, typer.Argument(metavar="SEED", help="The sound to begin near, in the index or not.")],
     output: OutOption,
-    length: Annotated[str, typer.Option(metavar="M:SS", help="How long.")] = "2:00",
+    length: Annotated[
+        str, typer.Option(metavar="M:SS", help="How long: 10:00, 2h; endless: until Ctrl-C, or 24 hours.")
+    ] = "2:00",
     density: Annotated[float, typer.Option(min=0.02, max=8, help="Sounds that begin in a second.")] = 0.4,
     index: IndexOption = None,
     pull: Annotated[float, typer.Option(min=0, max=1, help="How strongly SEED draws it back; 0: goes anywhere.")] = 0.3,
@@ -42,22 +44,24 @@ def generate(
 ) -> None:
     """Drift through the library: from a sound near SEED to one near that, and on, for as long as you like.
 
+    Ctrl-C ends the piece where it has come to, and writes what there is.
     Also writes OUT.recipe.json, from which `embedindex render` makes the same sound again, and OUT.credits.csv.
 
     Example: embedindex generate rain.wav -o night.flac --length 30:00 --density 0.2 --layers 3
     """
+    from embedindex.cli.interrupts import Interrupts
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.query import QueryMaker
     from embedindex.remix.compose import require_windows
-    from embedindex.remix.drift import Drift, Walker
+    from embedindex.remix.drift import Drift, Walker, never
     from embedindex.remix.master import check_target
     from embedindex.remix.outputs import Extras
-    from embedindex.remix.sequence import parse_length
+    from embedindex.remix.sequence import LONGEST_OUTPUT_S, parse_length
     from embedindex.store import Store
 
     drift = Drift(
-        length_s=parse_length(length),
+        length_s=LONGEST_OUTPUT_S if length == "endless" else parse_length(length),
         density=density,
         layers=layers,
         pull=pull,
@@ -70,15 +74,17 @@ def generate(
         chance=rng,
     )
     check_target(output, bits)
-    with Store(index_folder(index)) as store:
-        view = load_view(store)
-        if view.damage:
-            say(f"embedindex: {view.damage}")
-        require_windows(view, store.folder)
-        walker = Walker(store, view, QueryMaker(store, view.model).model, seed, drift)
-        with told_progress("Drifting, seconds of sound", quiet=quiet) as told:
-            recipe = walker.recipe(told)
-    item = finish(recipe, output, 0, 1, bits=bits, extras=Extras(), dry_run=dry_run)
+    with Interrupts("ending the piece here") as stop:
+        with Store(index_folder(index)) as store:
+            view = load_view(store)
+            if view.damage:
+                say(f"embedindex: {view.damage}")
+            require_windows(view, store.folder)
+            walker = Walker(store, view, QueryMaker(store, view.model).model, seed, drift)
+            with told_progress("Drifting, seconds of sound", quiet=quiet) as told:
+                recipe = walker.recipe(told, stop)
+        go_on = never if stop() else stop
+        item = finish(recipe, output, 0, 1, bits=bits, extras=Extras(), dry_run=dry_run, stop=go_on)
     if not quiet:
         for note in recipe.notes:
             say(f"embedindex: {note}")

@@ -1,4 +1,4 @@
-"""Ctrl-C in commands that work through files: the first one asks, the second one insists."""
+"""Ctrl-C in commands that can be ended early: the first one asks, the second one insists."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from embedindex.quiet import stderr_descriptor
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks the scan to stop after the files in hand, the second stops it at once."""
+    """Ctrl-C and SIGTERM: the first asks to stop when what is in hand is done, the second stops at once.
 
-    def __init__(self) -> None:
+    Args:
+        doing: what is said to the first one, "…; press Ctrl-C again to stop at once".
+    """
+
+    def __init__(self, doing: str = "finishing the files in hand") -> None:
+        self._doing = doing
         self._asked = False
         self._stderr = stderr_descriptor()
         self._before: dict[int, Any] = {}
@@ -34,7 +39,8 @@ class Interrupts:
             raise KeyboardInterrupt
         self._asked = True
         # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(self._stderr, b"\nembedindex: finishing the files in hand; press Ctrl-C again to stop at once\n")
+        said = f"\nembedindex: {self._doing}; press Ctrl-C again to stop at once\n"
+        os.write(self._stderr, said.encode())
 
     def __call__(self) -> bool:
         """Return whether to stop."""

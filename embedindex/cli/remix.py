@@ -268,12 +268,30 @@ def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
 
 
 def finish(
-    recipe: Recipe, output: str, number: int, count: int, *, bits: str, extras: Extras, dry_run: bool
+    recipe: Recipe,
+    output: str,
+    number: int,
+    count: int,
+    *,
+    bits: str,
+    extras: Extras,
+    dry_run: bool,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Write a remix, unless nothing is to be written, and return what there is to say of it."""
-    from embedindex.remix.outputs import beside, guard, numbered, write_remix
+    """Write a remix, unless nothing is to be written, and return what there is to say of it.
+
+    When `stop` says so while it is rendered, it ends there.
+    """
+    from embedindex.remix.outputs import beside, guard, numbered, write_until
 
     path = numbered(output, number, count)
+    written: Written | None = None
+    if dry_run:
+        guard(path, recipe)
+        extras.check(recipe)
+    else:
+        extras = extras.numbered(number, count)
+        recipe, written = write_until(path, recipe, stop, bits=bits, extras=extras)
     sounding = [event for event in recipe.events if event.source is not None]
     item: dict[str, Any] = {
         "output": path,
@@ -290,11 +308,8 @@ def finish(
         "roughness": _mean([event.join for event in sounding]),
         "notes": list(recipe.notes),
     }
-    if dry_run:
-        guard(path, recipe)
-        extras.check(recipe)
+    if written is None:
         return item
-    written: Written = write_remix(path, recipe, bits=bits, extras=extras.numbered(number, count))
     return {
         **item,
         "lufs": round(written.lufs, 2),

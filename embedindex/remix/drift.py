@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from embedindex.remix.loudness import SILENT_LUFS, unit_lufs
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.proposals import allowed_windows
 from embedindex.remix.qualities import GAIN_LIMIT_DB
-from embedindex.remix.recipe import Event, Output, Recipe
+from embedindex.remix.recipe import Event, Output, Recipe, ended
 from embedindex.remix.seed import Seed, questions, read_seed
 from embedindex.remix.sources import source_of_record, source_of_seed
 from embedindex.remix.spans import read_span
@@ -70,6 +70,23 @@ class Drift:
     chance: int = 0
 
 
+@dataclass
+class _Walk:
+    """One layer's way so far: where it began, where it is, and what it played."""
+
+    layer: int
+    home: Float32Array
+    here: Float32Array
+    rng: np.random.Generator
+    events: list[Event] = field(default_factory=list)
+    position: int = 0
+
+
+def never() -> bool:
+    """Return False: the drift goes on to its end."""
+    return False
+
+
 class Walker:
     """Walks through the windows of an index.
 
@@ -96,31 +113,35 @@ class Walker:
         if not asked.any():
             raise QueryError(f"{display_path(self.seed.path)}: is silent; begin with a sound")
         self._homes = asked[asked.any(axis=1)]
-        self._sources: list[FileRecord] = []
+        self._sources: dict[int, tuple[int, FileRecord]] = {}
         self._unusable: dict[int, str] = {}
 
-    def recipe(self, told: Told = untold) -> Recipe:
+    def recipe(self, told: Told = untold, stop: Callable[[], bool] = never) -> Recipe:
         """Return the drift.
 
         Args:
             told: called with (seconds done, seconds in all).
+            stop: asked before each step; when it says so, the drift ends where all layers have come to.
 
         Raises:
             QueryError: none of the sounds can be read.
         """
         drift, rate = self._drift, self.seed.sample_rate
         frames = max(1, round(drift.length_s * rate))
-        events: list[Event] = []
         played: deque[int] = deque(maxlen=max(0, drift.no_repeat))
-        for layer in range(drift.layers):
-            events += self._layer(layer, frames, played, told)
-        output = Output(rate, 2, frames, drift.lufs, drift.true_peak_db, end_fade=min(events[-1].frames, rate))
+        walks = [self._walk(layer) for layer in range(drift.layers)]
+        while True:
+            walk = min(walks, key=lambda walk: walk.position)
+            if walk.position >= frames or (walk.position and stop()):
+                break
+            self._step(walk, frames - walk.position, played)
+            told(min(walk.position for walk in walks) // rate, frames // rate)
         notes = list(self._unusable.values())
-        return Recipe(
+        whole = Recipe(
             seed=source_of_seed(self.seed),
-            output=output,
-            sources=tuple(source_of_record(self._store, record) for record in self._sources),
-            events=tuple(events),
+            output=Output(rate, 2, frames, drift.lufs, drift.true_peak_db),
+            sources=tuple(source_of_record(self._store, record) for _, record in self._sources.values()),
+            events=tuple(event for walk in walks for event in walk.events),
             options={"generate": {**asdict(drift), "include": list(drift.include), "exclude": list(drift.exclude)}},
             index={
                 "model": self._view.model.identity.name,
@@ -129,37 +150,19 @@ class Walker:
             },
             notes=tuple(notes),
         )
+        return ended(whole, min(walk.position for walk in walks))
 
-    def _layer(self, layer: int, frames: int, played: deque[int], told: Told) -> list[Event]:
+    def _walk(self, layer: int) -> _Walk:
         rng = np.random.default_rng([self._drift.chance, layer])
         home = self._homes[int(rng.integers(len(self._homes)))]
-        here = home
-        events: list[Event] = []
-        position = 0
-        while position < frames:
-            event, here = self._step(layer, position, frames - position, home, here, events, played, rng)
-            events.append(event)
-            position += event.frames
-            done = (layer * frames + position) // self.seed.sample_rate
-            told(done, self._drift.layers * frames // self.seed.sample_rate)
-        return events
+        return _Walk(layer, home, home, rng)
 
-    def _step(
-        self,
-        layer: int,
-        position: int,
-        left: int,
-        home: Float32Array,
-        here: Float32Array,
-        events: list[Event],
-        played: deque[int],
-        rng: np.random.Generator,
-    ) -> tuple[Event, Float32Array]:
-        """Return the next event, and where in the space it is."""
-        rate = self.seed.sample_rate
+    def _step(self, walk: _Walk, left: int, played: deque[int]) -> None:
+        """Add the next event to a walk; `left` frames of the whole are left."""
+        rate, events = self.seed.sample_rate, walk.events
         mean_s = 1.0 / self._drift.density
-        wanted = max(round(SHORTEST_S * rate), round(mean_s * rng.uniform(*UNEVEN) * rate))
-        for record, window in self._near(home, here, played, rng):
+        wanted = max(round(SHORTEST_S * rate), round(mean_s * walk.rng.uniform(*UNEVEN) * rate))
+        for record, window in self._near(walk, played):
             number = window - (record.first_window or 0)
             start_s = window_start_s(number, record.hop_s or self._view.model.hop_s)
             spare_s = (record.duration or 0.0) - (wanted + LONGEST_FADE_S * rate) / rate
@@ -173,31 +176,30 @@ class Walker:
             if gain_db is None:
                 continue
             fade = round(min(FADE_SHARE * min(frames, events[-1].frames if events else frames), LONGEST_FADE_S * rate))
-            if record not in self._sources:
-                self._sources.append(record)
+            self._sources.setdefault(record.id, (len(self._sources), record))
             played.append(record.id)
             event = Event(
-                start=position,
+                start=walk.position,
                 frames=frames,
-                source=self._sources.index(record),
+                source=self._sources[record.id][0],
                 source_start=source_start,
                 gain_db=gain_db,
                 fade=fade,
                 lead=fade // 2,
-                layer=layer,
+                layer=walk.layer,
                 unit=len(events),
             )
-            rows = self._view.space.apply(self._store.vectors_of(record)[number : number + 1])
-            return event, rows[0]
+            events.append(event)
+            walk.position += frames
+            walk.here = self._view.space.apply(self._store.vectors_of(record)[number : number + 1])[0]
+            return
         raise QueryError("none of the sounds near the seed can be read any more; run `embedindex scan` again")
 
-    def _near(
-        self, home: Float32Array, here: Float32Array, played: deque[int], rng: np.random.Generator
-    ) -> list[tuple[FileRecord, int]]:
-        """Return files and windows near a point, in the order in which to try them: those not played lately first."""
-        asked = (1.0 - self._drift.pull) * here + self._drift.pull * home
+    def _near(self, walk: _Walk, played: deque[int]) -> list[tuple[FileRecord, int]]:
+        """Return files and windows near a walk, in the order in which to try them: those not played lately first."""
+        asked = (1.0 - self._drift.pull) * walk.here + self._drift.pull * walk.home
         length = float(np.linalg.norm(asked))
-        asked = (asked / length if length > 0 else home).astype(np.float32)
+        asked = (asked / length if length > 0 else walk.home).astype(np.float32)
         for near in NEAR:
             scores, windows = self._view.search(asked[None], min(near, max(1, self._view.windows)), self._allowed)
             usable = np.flatnonzero(windows[0] >= 0)
@@ -205,7 +207,7 @@ class Walker:
             owners = self._store.owners_of_windows(windows[0][usable])
             if not np.isin(owners, [-1, *played, *self._unusable]).all():
                 break
-        chance = CHANCE_COSINE * self._drift.temperature * rng.gumbel(size=len(usable))
+        chance = CHANCE_COSINE * self._drift.temperature * walk.rng.gumbel(size=len(usable))
         worth = scores[0][usable] + chance - 10.0 * np.isin(owners, list(played))
         found = []
         for place in np.argsort(-worth, kind="stable").tolist():

@@ -6,9 +6,11 @@ Conventions: they lie side by side and share a stem: ``OUT.wav``, ``OUT.recipe.j
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError, display_path
 from embedindex.figures import require_matplotlib
 from embedindex.remix.credits import credits_csv
@@ -16,7 +18,7 @@ from embedindex.remix.events import events_csv
 from embedindex.remix.labels import Label, format_labels
 from embedindex.remix.master import Written, check_target, write_master
 from embedindex.remix.reaper import project_text
-from embedindex.remix.recipe import Recipe, check_sources, from_json, to_json
+from embedindex.remix.recipe import Recipe, check_sources, ended, from_json, json_parts
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.separation import parts_at_hand
 from embedindex.remix.stems import write_stems
@@ -77,14 +79,14 @@ class Extras:
             DiskFullError: no space is left.
         """
         if self.labels:
-            write_whole(beside(path, ".labels.txt"), labels_of(recipe).encode("utf-8", "surrogateescape"))
+            write_whole(beside(path, ".labels.txt"), [labels_of(recipe).encode("utf-8", "surrogateescape")])
         if self.events:
-            write_whole(beside(path, ".events.csv"), events_csv(recipe))
+            write_whole(beside(path, ".events.csv"), [events_csv(recipe)])
         if self.stems is not None:
             write_stems(self.stems, recipe, written, self.stems_by)
         if self.rpp is not None:
             project = project_text(recipe, written, self._layer_files(recipe))
-            write_whole(self.rpp, project.encode("utf-8", "surrogateescape"))
+            write_whole(self.rpp, [project.encode("utf-8", "surrogateescape")])
         if self.picture:
             from embedindex.remix.picture import draw_remix
 
@@ -115,8 +117,8 @@ def numbered(path: str, number: int, count: int) -> str:
     return f"{stem}-{number + 1:0{len(str(count))}d}{suffix}"
 
 
-def write_whole(path: str, data: bytes) -> None:
-    """Write a small file that appears only when it is whole.
+def write_whole(path: str, parts: Iterable[bytes]) -> None:
+    """Write a file, piece by piece, that appears only when it is whole.
 
     Raises:
         UsageError: it cannot be written.
@@ -124,7 +126,7 @@ def write_whole(path: str, data: bytes) -> None:
     partial = f"{path}.{os.getpid()}.partial"
     try:
         with open(partial, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
         os.replace(partial, path)
     except OSError as error:
         raise UsageError(f"{display_path(path)}: cannot be written ({error.strerror or error})") from error
@@ -154,14 +156,52 @@ def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras =
         AudioError: a source cannot be read any more.
         DiskFullError: no space is left.
     """
+    return _write(path, recipe, mixed_blocks, bits, extras)
+
+
+Blocks = Callable[[Recipe], Iterator[Float32Array]]
+
+
+def _write(path: str, recipe: Recipe, blocks: Blocks, bits: str, extras: Extras) -> Written:
     guard(path, recipe)
     extras.check(recipe)
     with parts_at_hand(recipe) as ready:
-        written = write_master(path, mixed_blocks(ready), recipe.output, bits)
-        write_whole(beside(path, ".recipe.json"), to_json(recipe).encode())
-        write_whole(beside(path, ".credits.csv"), credits_csv(recipe))
+        written = write_master(path, blocks(ready), recipe.output, bits)
+        write_whole(beside(path, ".recipe.json"), (part.encode() for part in json_parts(recipe)))
+        write_whole(beside(path, ".credits.csv"), [credits_csv(recipe)])
         extras.write(path, ready, written)
     return written
+
+
+class _StoppedError(Exception):
+    """Rendering was asked to stop after so many frames."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(frames)
+        self.frames = frames
+
+
+def write_until(
+    path: str, recipe: Recipe, stop: Callable[[], bool], *, bits: str = "24", extras: Extras = NOTHING
+) -> tuple[Recipe, Written]:
+    """Write a remix as `write_remix` does; when `stop` says so, end it where rendering has come to.
+
+    Returns the recipe as it was written. What ends early is rendered anew, with a fade at its end.
+    """
+
+    def blocks(ready: Recipe) -> Iterator[Float32Array]:
+        position = 0
+        for block in mixed_blocks(ready):
+            if position and stop():
+                raise _StoppedError(position)
+            yield block
+            position += len(block)
+
+    try:
+        return recipe, _write(path, recipe, blocks, bits, extras)
+    except _StoppedError as stopped:
+        shorter = ended(recipe, stopped.frames)
+    return shorter, write_remix(path, shorter, bits=bits, extras=extras)
 
 
 def labels_of(recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -52,7 +53,7 @@ class Source:
     licence: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One unit of the remix.
 
@@ -179,11 +180,39 @@ class Recipe:
         return any(event.morph != "none" for event in self.events)
 
 
+def ended(recipe: Recipe, frames: int) -> Recipe:
+    """Return a recipe that ends after `frames` frames, at most its length, with a fade of the last event's length.
+
+    The fade is a second long at most.
+    """
+    events = []
+    for event in recipe.events:
+        left = min(event.frames, frames - event.start)
+        if left > 0:
+            fade = min(event.fade, left)
+            events.append(replace(event, frames=left, fade=fade, lead=min(event.lead, fade)))
+    last = max(event.frames for event in events if event.start + event.frames == frames)
+    fade = min(last, recipe.output.sample_rate)
+    used = sorted({event.source for event in events if event.source is not None})
+    number = {source: place for place, source in enumerate(used)}
+    return replace(
+        recipe,
+        output=replace(recipe.output, frames=frames, end_fade=fade),
+        sources=tuple(recipe.sources[source] for source in used),
+        events=tuple(replace(event, source=None if event.source is None else number[event.source]) for event in events),
+    )
+
+
 def to_json(recipe: Recipe) -> str:
     """Return the recipe as JSON text."""
+    return "".join(json_parts(recipe))
+
+
+def json_parts(recipe: Recipe) -> Iterator[str]:
+    """Yield the recipe as JSON text, piece by piece: that of an hour is long."""
     from embedindex import __version__
 
-    data = {
+    head = {
         "format": FORMAT,
         "version": VERSION,
         "program": f"embedindex {__version__}",
@@ -191,11 +220,20 @@ def to_json(recipe: Recipe) -> str:
         "index": recipe.index,
         "options": recipe.options,
         "output": asdict(recipe.output),
-        "sources": [_source_to_json(source) for source in recipe.sources],
-        "events": [_event_to_json(event) for event in recipe.events],
         "notes": list(recipe.notes),
     }
-    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+    yield json.dumps(head, indent=1, allow_nan=False)[: -len("\n}")]
+    yield from _array_parts("sources", (_source_to_json(source) for source in recipe.sources))
+    yield from _array_parts("events", (_event_to_json(event) for event in recipe.events))
+    yield "\n}\n"
+
+
+def _array_parts(name: str, items: Iterator[dict[str, Any]]) -> Iterator[str]:
+    yield f',\n "{name}": ['
+    for number, item in enumerate(items):
+        text = json.dumps(item, indent=1, allow_nan=False).replace("\n", "\n  ")
+        yield ("," if number else "") + "\n  " + text
+    yield "\n ]"
 
 
 def _source_to_json(source: Source) -> dict[str, Any]:

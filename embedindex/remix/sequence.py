@@ -5,6 +5,7 @@ Conventions: a step is one unit's turn; its bounds are output frames, the first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -70,19 +71,23 @@ def sequence(seed: Seed, sample_rate: int, length_s: float | None = None) -> Seq
 
 
 def parse_length(text: str) -> float:
-    """Return the seconds of ``90``, ``1:30`` or ``1:30:00``.
+    """Return the seconds of ``90``, ``1:30``, ``1:30:00``, ``90s``, ``45m``, ``2h`` or ``1h30m``.
 
     Raises:
         UsageError: it is none of these.
     """
+    named = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
+    parts = [part or "0" for part in named.groups()] if named and text else text.split(":")
     total = 0.0
     try:
-        for part in text.split(":"):
+        for part in parts:
             total = 60 * total + float(part)
     except ValueError:
         total = -1.0
-    if not 0 < total <= LONGEST_OUTPUT_S or text.count(":") > 2:
-        raise UsageError(f"--length {text}: write seconds or minutes:seconds, for example 10:00, up to 24:00:00")
+    if not 0 < total <= LONGEST_OUTPUT_S or len(parts) > 3:
+        raise UsageError(
+            f"--length {text}: write seconds, minutes:seconds or hours, for example 10:00 or 2h, up to 24:00:00"
+        )
     return total
 
 
