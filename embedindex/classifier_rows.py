@@ -25,6 +25,7 @@ from embedindex.audio import AudioReader
 from embedindex.errors import AudioError, QueryError
 from embedindex.features import SAMPLE_RATE, columns, features
 from embedindex.features import Kind as FeatureKind
+from embedindex.likeness import summary_row
 from embedindex.records import FileRecord
 from embedindex.store import Store
 
@@ -58,10 +59,8 @@ class Rows:
 
 def embedding_row(vectors: Float16Array) -> Float32Array | None:
     """Return (3 * dimension,) float32 of a file's (windows, dimension) vectors; None when it is silent throughout."""
-    loud = vectors[vectors.any(axis=1)].astype(np.float32)
-    if not len(loud):
-        return None
-    return np.concatenate((loud.mean(axis=0), loud[0], loud.max(axis=0)))
+    loud = vectors[vectors.any(axis=1)]
+    return summary_row(loud) if len(loud) else None
 
 
 def feature_row(path: bytes, kind: FeatureKind) -> Float32Array:

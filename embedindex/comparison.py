@@ -18,9 +18,9 @@ from embedindex.evaluate import stratified_parts
 from embedindex.fitting import Material, Method, fit
 from embedindex.labelled import Labelled, metadata_rows
 from embedindex.learners import parts_of
-from embedindex.likeness import likeness
 from embedindex.store import Store
 from embedindex.train import Plan, Scores, check_plan, load_material, scores_of
+from embedindex.views import learn_views
 from embedindex.voting import K_CHOICES, cross_fitted, hub_penalties
 
 MAX_GROUPS = 20
@@ -128,7 +128,7 @@ def _scores(labelled: Labelled, split: Int64Array, chances: Chances) -> Scores |
 
 def _neighbours(labelled: Labelled, seed: int) -> Chances:
     def chances(split: Int64Array) -> Float64Array:
-        alike = likeness(labelled.files, labelled.files)
+        alike = learn_views(labelled.files, labelled.groups, seed).likeness(labelled.files, labelled.files)
         penalised = alike - hub_penalties(alike, split, split)[None, :]
         return cross_fitted(penalised, labelled.truth, split, K_CHOICES, seed)[0]
 

@@ -20,9 +20,10 @@ from embedindex import metrics
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.errors import QueryError
 from embedindex.labelled import Labelled, load_labelled, metadata_rows
-from embedindex.likeness import FileSet, join, likeness, load_files, space_of
+from embedindex.likeness import FileSet, join, load_files, space_of
 from embedindex.metrics import ReliabilityBin
 from embedindex.store import Store
+from embedindex.views import learn_views, shares_of
 from embedindex.voting import HUB_NEIGHBOURS, K_CHOICES, cross_fitted, hub_penalties, plain_vote
 
 # More labelled files than this are sampled: everything is compared with everything.
@@ -234,13 +235,26 @@ def _tables(stores: Sequence[Store], labelled: Labelled) -> tuple[dict[str, tupl
     common = np.array([number for number, path in enumerate(paths) if all(path in places for _, places, _ in found)])
     if len(common) < 2:
         raise QueryError("the indexes have fewer than two labelled files in common, by path; scan the same folders")
+    labelled = labelled.take(common)
     tables: dict[str, tuple[Float32Array, bool]] = {}
     for number, (name, places, files) in enumerate(found, 1):
         same_files = files.take(np.array([places[paths[place]] for place in common]))
-        tables[name if name not in tables else f"{name} ({number})"] = (likeness(same_files, same_files), False)
+        table = learn_views(same_files, labelled.groups).likeness(same_files, same_files)
+        tables[name if name not in tables else f"{name} ({number})"] = (table, False)
     if len(tables) > 1:
-        tables[" + ".join(tables)] = (np.mean([table for table, _ in tables.values()], axis=0, dtype=np.float32), False)
-    return tables, labelled.take(common)
+        tables[" + ".join(tables)] = (fused([table for table, _ in tables.values()], labelled.groups), False)
+    return tables, labelled
+
+
+def fused(tables: Sequence[Float32Array], groups: Int64Array) -> Float32Array:
+    """Return the mean of likenesses (n, n), weighted so that across groups they all spread equally."""
+    apart = groups[:, None] != groups[None, :]
+    if not apart.any():
+        apart = ~np.eye(len(groups), dtype=bool)
+    total = np.zeros_like(tables[0])
+    for table, share in zip(tables, shares_of([float(np.std(table[apart])) for table in tables]), strict=True):
+        total = total + np.float32(share) * table
+    return total
 
 
 def _model_name(store: Store) -> str:

@@ -15,13 +15,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float16Array, Float32Array, Float64Array, Int64Array
+from embedindex.arrays import BoolArray, Float16Array, Float32Array, Float64Array
 from embedindex.familiarity import Familiarity, learn_familiarity
 from embedindex.labelled import Labelled, load_labelled
-from embedindex.likeness import FileSet, likeness, load_files, space_of, vectors_as_set
+from embedindex.likeness import FileSet, load_files, sounds_as_set, space_of, vectors_as_set
 from embedindex.records import FileRecord
 from embedindex.space import Space
 from embedindex.store import Store
+from embedindex.views import Views, learn_views
 from embedindex.voting import K_CHOICES, Voter, choose_voter, gather_evidence, hub_penalties
 from embedindex.windows import window_start_s
 
@@ -30,6 +31,7 @@ MAX_LABELLED = 20_000
 MAX_TEACHERS = 3000
 SMOOTHING_S = 5.0
 SHOWN_NEIGHBOURS = 5
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Judge:
     Attributes:
         labelled: the files that vote.
         space: the index's space.
+        views: how alike files are.
+        summaries: those of the labelled files, prepared by `views`.
         penalties: (m,) what is subtracted from the likeness of each, see `embedindex.voting`.
         voter: k and the weights of the evidence.
         familiarity: tells what is unknown.
@@ -99,6 +103,8 @@ class Judge:
 
     labelled: Labelled
     space: Space
+    views: Views
+    summaries: Float32Array
     penalties: Float32Array
     voter: Voter
     familiarity: Familiarity
@@ -112,7 +118,7 @@ class Judge:
             top: how many labels to name.
             explain: name the neighbours too.
         """
-        alike = likeness(files, self.labelled.files)
+        alike = self._likeness(files)
         itself = np.isin(files.ids, self.labelled.files.ids)
         allowed = files.ids[:, None] != self.labelled.files.ids[None, :] if itself.any() else None
         chances = self._chances(alike, allowed)
@@ -130,6 +136,9 @@ class Judge:
             for number, (row, columns, near, known) in enumerate(zip(chances, best, nearest, familiarity, strict=True))
         ]
 
+    def _likeness(self, files: FileSet) -> Float32Array:
+        return self.views.likeness_to(files, self.labelled.files, self.summaries)
+
     def _chances(self, alike: Float32Array, allowed: BoolArray | None) -> Float64Array:
         (evidence,) = gather_evidence(alike - self.penalties, self.labelled.truth, [self.voter.k], allowed)
         return self.voter.probabilities(evidence)
@@ -146,6 +155,8 @@ class Judge:
     def timeline(self, vectors: Float16Array, hop_s: float, window_s: float, duration_s: float | None) -> list[Span]:
         """Return how the label changes along a file; silent windows belong to what is before them.
 
+        Each window is judged with those up to half of `SMOOTHING_S` before and after it, as a file of its own.
+
         Args:
             vectors: (windows, dimension) as stored.
             hop_s: seconds between the starts of two windows.
@@ -155,9 +166,18 @@ class Judge:
         loud = np.flatnonzero(vectors.any(axis=1))
         if not len(loud):
             return []
-        rows = self.space.apply(vectors[loud])
-        one_each = FileSet(np.full(len(loud), -1, np.int64), rows, np.arange(len(loud) + 1, dtype=np.int64))
-        chances = _smoothed(self._chances(likeness(one_each, self.labelled.files), None), loud, hop_s)
+        reach = SMOOTHING_S / 2 / hop_s
+        edges_of = zip(np.searchsorted(loud, loud - reach), np.searchsorted(loud, loud + reach, "right"), strict=True)
+        around = [vectors[loud[first:after]] for first, after in edges_of]
+        stretches = int(np.diff(self.labelled.files.starts).max(initial=1))
+        chances = np.concatenate(
+            [
+                self._chances(
+                    self._likeness(sounds_as_set(around[first : first + _AT_ONCE], self.space, stretches)), None
+                )
+                for first in range(0, len(around), _AT_ONCE)
+            ]
+        )
         chosen = chances.argmax(axis=1)
         changes = np.flatnonzero(np.diff(chosen)) + 1
         edges = [0, *changes.tolist(), len(loud)]
@@ -172,15 +192,6 @@ class Judge:
             )
             for number, (first, after) in enumerate(pairwise(edges))
         ]
-
-
-def _smoothed(chances: Float64Array, windows: Int64Array, hop_s: float) -> Float64Array:
-    """Return (n, C) means of the windows up to half of `SMOOTHING_S` before and after each."""
-    reach = SMOOTHING_S / 2 / hop_s
-    sums = np.concatenate((np.zeros((1, chances.shape[1])), np.cumsum(chances, axis=0)))
-    first = np.searchsorted(windows, windows - reach, "left")
-    after = np.searchsorted(windows, windows + reach, "right")
-    return np.asarray((sums[after] - sums[first]) / (after - first)[:, None], np.float64)
 
 
 def learn_judge(
@@ -218,12 +229,13 @@ def learn_judge(
     across_groups = bool(teachers.judgeable(teachers.groups).mean() > 0.5)
     groups = labelled.groups if across_groups else np.arange(len(labelled), dtype=np.int64)
     teacher_groups = groups[place]
-    penalties = hub_penalties(likeness(labelled.files, teachers.files), groups, teacher_groups)
-    alike = likeness(teachers.files, teachers.files)
+    views = learn_views(labelled.files, groups, seed)
+    penalties = hub_penalties(views.likeness(labelled.files, teachers.files), groups, teacher_groups)
+    alike = views.likeness(teachers.files, teachers.files)
     voter = choose_voter(alike - penalties[place], teachers.truth, teacher_groups, K_CHOICES if k is None else (k,))
     centre = space.kind != "standardised"
     familiarity = learn_familiarity(labelled.files, place, alike, teacher_groups, centre=centre)
-    return Judge(labelled, space, penalties, voter, familiarity, across_groups)
+    return Judge(labelled, space, views, views.summaries(labelled.files), penalties, voter, familiarity, across_groups)
 
 
 def judge_files(

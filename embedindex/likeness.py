@@ -39,11 +39,13 @@ class FileSet:
         ids: (n,) int64, the files' ids in the database.
         rows: (rows, dimension) float32 of length 1.
         starts: (n + 1,) int64.
+        summaries: (n, 3 * dimension) float32, see `summary_row`.
     """
 
     ids: Int64Array
     rows: Float32Array
     starts: Int64Array
+    summaries: Float32Array
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,14 +53,15 @@ class FileSet:
     def part(self, first: int, after: int) -> FileSet:
         """Return the files number `first` up to `after`."""
         low, high = self.starts[first], self.starts[after]
-        return FileSet(self.ids[first:after], self.rows[low:high], self.starts[first : after + 1] - low)
+        starts = self.starts[first : after + 1] - low
+        return FileSet(self.ids[first:after], self.rows[low:high], starts, self.summaries[first:after])
 
     def take(self, numbers: Int64Array) -> FileSet:
         """Return the files with these numbers, in this order."""
         counts = np.diff(self.starts)[numbers]
         starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         rows = np.arange(starts[-1]) + np.repeat(self.starts[numbers] - starts[:-1], counts)
-        return FileSet(self.ids[numbers], self.rows[rows], starts)
+        return FileSet(self.ids[numbers], self.rows[rows], starts, self.summaries[numbers])
 
 
 def stretches_for(windows_a: float, windows_b: float, files_a: int, files_b: int) -> int:
@@ -81,8 +84,11 @@ def stretch_rows(vectors: Float32Array, stretches: int) -> Float32Array:
     count = min(stretches, len(vectors))
     if count == len(vectors):
         return vectors
-    edges = np.linspace(0, len(vectors), count + 1).round().astype(np.int64)
-    sums = np.add.reduceat(vectors, edges[:-1], axis=0)
+    if count == 1:
+        sums = vectors.sum(axis=0, keepdims=True)
+    else:
+        edges = np.linspace(0, len(vectors), count + 1).round().astype(np.int64)
+        sums = np.add.reduceat(vectors, edges[:-1], axis=0)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.asarray(sums / np.maximum(lengths, 1e-12), np.float32)
 
@@ -123,12 +129,27 @@ def _cut(ids: Int64Array, parts: Sequence[Float16Array], space: Space, stretches
     together = space.apply(np.concatenate(parts))
     rows = [stretch_rows(together[low:high], stretches) for low, high in pairwise(edges)]
     starts = np.cumsum([0] + [len(row) for row in rows]).astype(np.int64)
-    return FileSet(ids, np.concatenate(rows), starts)
+    return FileSet(ids, np.concatenate(rows), starts, np.stack([summary_row(part) for part in parts]))
+
+
+def summary_row(vectors: Float16Array) -> Float32Array:
+    """Return (3 * dimension,) float32 of a sound's (windows, dimension) stored vectors, silent ones left out.
+
+    Of each dimension the mean, the first window's and the greatest value: how it sounds in all, how it starts, what
+    stands out.
+    """
+    loud = vectors.astype(np.float32)
+    return np.concatenate((loud.mean(axis=0), loud[0], loud.max(axis=0)))
 
 
 def vectors_as_set(vectors: Float16Array, space: Space, stretches: int = MAX_STRETCHES) -> FileSet:
     """Return one sound, (windows, dimension) without silence, as a set of one file with the id -1."""
-    return _cut(np.array([-1], np.int64), [vectors], space, stretches)
+    return sounds_as_set([vectors], space, stretches)
+
+
+def sounds_as_set(sounds: Sequence[Float16Array], space: Space, stretches: int = MAX_STRETCHES) -> FileSet:
+    """Return sounds, each (windows, dimension) without silence, as a set of files with the id -1."""
+    return _cut(np.full(len(sounds), -1, np.int64), sounds, space, stretches)
 
 
 def join(sets: Sequence[FileSet]) -> FileSet:
@@ -138,6 +159,7 @@ def join(sets: Sequence[FileSet]) -> FileSet:
         np.concatenate([one.ids for one in sets]),
         np.concatenate([one.rows for one in sets]),
         np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        np.concatenate([one.summaries for one in sets]),
     )
 
 

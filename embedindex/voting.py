@@ -26,12 +26,16 @@ import numpy as np
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 
 K_CHOICES = (1, 3, 5, 10, 20)
+# Another number than the usual must explain the labels so much better, in nats a file: the choice is noisy, and costs
+# calibration where it goes wrong.
+USUAL_K = 5
+K_GAIN = 0.1
 HUB_NEIGHBOURS = 10
 HUB_SHARE = 0.5
 PIECES = 3  # of evidence: nearest file, mean of the k nearest, mean of all
 # Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one.
 DEFAULT_WEIGHTS = np.array([1.0, 1.0, 0.5])
-RIDGE = 0.5
+RIDGE = 10.0  # as many files' worth of doubt
 MAX_STEPS = 50
 FOLDS = 10
 _FAR = np.float32(-2.0)  # less alike than any two files
@@ -214,7 +218,9 @@ def _temperature(pieces: Float64Array, present: BoolArray, truth: BoolArray, wei
 
 
 def choose_voter(likenesses: Float32Array, truth: BoolArray, groups: Int64Array, ks: Sequence[int]) -> Voter:
-    """Return the voter learnt from labelled files, each predicted by those of other groups; the best of several `ks`.
+    """Return the voter learnt from labelled files, each predicted by those of other groups.
+
+    Of several `ks` the usual one is taken unless another is clearly better.
 
     Args:
         likenesses: (m, m), hub penalties subtracted.
@@ -224,8 +230,10 @@ def choose_voter(likenesses: Float32Array, truth: BoolArray, groups: Int64Array,
     """
     allowed = groups[:, None] != groups[None, :]
     found = gather_evidence(likenesses, truth, ks, allowed)
-    voters = [learn_voter(evidence, truth, k) for evidence, k in zip(found, ks, strict=True)]
-    return max(voters, key=lambda voter: voter.log_likelihood)
+    voters = {k: learn_voter(evidence, truth, k) for evidence, k in zip(found, ks, strict=True)}
+    best = max(voters.values(), key=lambda voter: voter.log_likelihood)
+    usual = voters.get(USUAL_K, best)
+    return usual if best.log_likelihood < usual.log_likelihood + K_GAIN else best
 
 
 def cross_fitted(

@@ -169,7 +169,7 @@ def test_likeness_is_the_mean_of_both_directions_of_the_best_matches() -> None:
     random = np.random.default_rng(4)
     counts = [1, 3, 2, 4]
     parts = [unit(random.standard_normal((count, 5))) for count in counts]
-    files = FileSet(np.arange(4), np.concatenate(parts), np.cumsum([0, *counts]))
+    files = FileSet(np.arange(4), np.concatenate(parts), np.cumsum([0, *counts]), np.zeros((4, 15), np.float32))
     found = likeness(files, files)
     for a in range(4):
         for b in range(4):
