@@ -11,7 +11,7 @@ import typer
 
 from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
-from embedindex.cli.remix_options import one_of, parse_layers, parse_lufs, remix_options
+from embedindex.cli.remix_options import one_of, parse_bending, parse_layers, parse_lufs, remix_options
 
 if TYPE_CHECKING:
     from embedindex.remix.compose import Sound
@@ -79,6 +79,12 @@ def remix(
         typer.Option(metavar="1…8|hp", help="So many remixes at once; hp: one of the seed's tones, one of its hits."),
     ] = "1",
     dry_wet: Annotated[str, typer.Option(metavar="0…1", help="Share of the remix; the rest is the seed.")] = "1",
+    stretch: Annotated[
+        str, typer.Option(metavar="0…0.2", help="Make a sound longer or shorter by so much, so that it fits its unit.")
+    ] = "0",
+    pitch: Annotated[
+        str, typer.Option(metavar="0…3", help="Bring a sound to the unit's pitch, by up to so many semitones.")
+    ] = "0",
     morph: Annotated[
         str,
         typer.Option(
@@ -118,7 +124,7 @@ def remix(
     """Make a new piece: every unit of SEED replaced by a similar one from the library.
 
     Also writes OUT.recipe.json, from which `embedindex render` makes the same sound again, and OUT.credits.csv.
-    Options shown as 0…1 also take breakpoints over time in seconds: --match 0:1,60:0.2
+    Options shown as 0…1, 0…2 and so on also take breakpoints over time in seconds: --match 0:1,60:0.2
 
     Example: embedindex remix seed.wav -o out.wav --preset ambient --exclude "drums/*"
     """
@@ -139,6 +145,7 @@ def remix(
         dry_wet=parse_breakpoints("--dry-wet", dry_wet, 0.0, 1.0),
         layers=count,
         split=split,
+        bending=parse_bending(stretch, pitch),
         morph=one_of("--morph", morph, MODES),
         amount=parse_breakpoints("--morph-amount", morph_amount, 0.0, 1.0),
         tail=one_of("--tail", tail, TAILS),

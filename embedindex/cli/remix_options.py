@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedindex.remix.options import RemixOptions
+    from embedindex.remix.placing import Bending
 
 MOST_LAYERS = 8
 
@@ -26,6 +27,25 @@ def parse_layers(text: str) -> tuple[int, str]:
             f"--layers {text}: write 1 to {MOST_LAYERS}, or hp for the harmonic and the percussive part, each remixed"
         )
     return int(text), ""
+
+
+def parse_bending(stretch: str, pitch: str) -> Bending:
+    """Return how far sounds may be stretched and transposed.
+
+    Raises:
+        UsageError: one of the two is no number or breakpoints, or goes too far.
+        EngineMissingError: one is asked for, and what does it is not installed.
+    """
+    from embedindex.remix.bending import LIMITS, engine
+    from embedindex.remix.breakpoints import parse_breakpoints
+    from embedindex.remix.placing import Bending
+
+    bending = Bending(
+        parse_breakpoints("--stretch", stretch, 0.0, LIMITS[0]), parse_breakpoints("--pitch", pitch, 0.0, LIMITS[1])
+    )
+    if not bending.none:
+        engine()
+    return bending
 
 
 def parse_lufs(text: str) -> str | float:

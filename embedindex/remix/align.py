@@ -6,11 +6,14 @@ source.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedindex.arrays import Float32Array
+from embedindex.remix.bending import read_bent
+from embedindex.remix.fitting import AS_IT_IS, UNBENT, Fit, Limits, fit
 from embedindex.remix.loudness import SILENT_LUFS, unit_lufs
 from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.spans import read_span
@@ -39,6 +42,7 @@ class Placed:
         clamped: whether that was not enough.
         lead: output frames that a fade may reach into it.
         there: output frames until the file ends, at most the unit's length and margin.
+        fit: how it is bent.
     """
 
     start: int
@@ -47,6 +51,7 @@ class Placed:
     clamped: bool
     lead: int
     there: int
+    fit: Fit = AS_IT_IS
 
 
 def place(
@@ -61,6 +66,7 @@ def place(
     *,
     roughly: bool = False,
     lowest_db: float = -GAIN_LIMIT_DB,
+    limits: Limits = UNBENT,
 ) -> Placed:
     """Return where a stretch of a file takes a unit's place.
 
@@ -75,13 +81,15 @@ def place(
         exact_start: the file's frame to start at, when it is known already.
         roughly: whether `start_s` is known to half a cell of a small track only.
         lowest_db: how far it may be turned down.
+        limits: how far it may be bent to fit.
 
     Raises:
         AudioError: the file cannot be read.
     """
     channels = unit.shape[1]
     margin = round(MARGIN_S * sample_rate)
-    length = margin + frames + margin
+    reach = math.ceil(frames / (1.0 - limits.stretch))  # a piece that long can be compressed into it
+    length = margin + reach + margin
     native_start = exact_start
     if native_start is None:
         from embedindex.audio import probe
@@ -94,11 +102,17 @@ def place(
         moved = max(0, native_start + round(shift * native_rate / sample_rate))
         shift = round((moved - native_start) * sample_rate / native_rate)
         native_start = moved
-    inside = found[: margin + shift + frames]
-    there = int(np.flatnonzero(np.abs(found).max(axis=1) > 0)[-1]) + 1 - margin - shift if found.any() else 0
+    first = margin + shift
+    there = _last_heard(found) - first
+    beyond = fade_frames(frames, frames, sample_rate) // 2
+    fitted = fit(unit[lead:], found[first:], there, sample_rate, limits, beyond)
+    if not fitted.bend.plain:
+        first, bend = margin, fitted.bend
+        found = read_bent(path, native_start, margin, margin + frames + margin, sample_rate, channels, bend)
+        there = min(_last_heard(found) - first, round(there * bend.stretch))
     sounding = min(frames, max(1, there))
     wanted = unit_lufs(unit, sample_rate, lead, lead + sounding)
-    have = unit_lufs(inside, sample_rate, margin + shift, margin + shift + sounding)
+    have = unit_lufs(found[: first + frames], sample_rate, first, first + sounding)
     gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
     limited = float(np.clip(gain_db, lowest_db, GAIN_LIMIT_DB))
     return Placed(
@@ -106,9 +120,15 @@ def place(
         native_rate=native_rate,
         gain_db=limited,
         clamped=limited != gain_db,
-        lead=attack_free_frames(found[margin + shift :], sample_rate),
+        lead=attack_free_frames(found[first:], sample_rate),
         there=there,
+        fit=fitted,
     )
+
+
+def _last_heard(samples: Float32Array) -> int:
+    """Return how many frames there are up to the last one that is not silent."""
+    return int(np.flatnonzero(np.abs(samples).max(axis=1) > 0)[-1]) + 1 if samples.any() else 0
 
 
 def find_shift(

@@ -18,6 +18,7 @@ from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, fade_frames
+from embedindex.remix.bending import engine
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Finder, Pool
 from embedindex.remix.coarse import CoarseStore
@@ -26,10 +27,9 @@ from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
 from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, find_path
-from embedindex.remix.placing import Placer
+from embedindex.remix.placing import UNBENDING, Bending, Placer
 from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
 from embedindex.remix.recipe import Event, Output, Recipe
-from embedindex.remix.render import morphed_unit
 from embedindex.remix.revision import Revision, merged, require_same_cut, revised_pool
 from embedindex.remix.seed import Seed, read_seed
 from embedindex.remix.sequence import in_sequence, sequence
@@ -38,6 +38,7 @@ from embedindex.remix.spans import with_channels
 from embedindex.remix.stretches import Candidates
 from embedindex.remix.tracks import Told, TrackCache, untold
 from embedindex.remix.units import Cutting
+from embedindex.remix.voices import morphed_unit
 from embedindex.store import Store
 
 ALTERNATES = 3
@@ -56,6 +57,7 @@ class Sound:
         dry_wet: share of the remix.
         layers: how many remixes sound together.
         split: what parts the seed is taken apart into, which are remixed apart; one of `recipe.SPLITS`.
+        bending: how far pieces may be stretched and transposed to fit.
         morph: how each unit is merged with the seed's, one of `morph.MODES`.
         amount: how much.
         tail: what becomes of what rings on, one of `morph.TAILS`.
@@ -68,6 +70,7 @@ class Sound:
     dry_wet: Breakpoints = ALL_WET
     layers: int = 1
     split: str = ""
+    bending: Bending = UNBENDING
     morph: str = "none"
     amount: Breakpoints = ALL_WET
     tail: str = "truncate"
@@ -181,7 +184,9 @@ class Composer:
         steps = self._steps
         events: list[Event] = []
         carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
-        placer = Placer(self.seed, pool, steps, self.channels)
+        bending = self._sound.bending
+        placer = Placer(self.seed, pool, steps, self.channels, bending)
+        short = off_pitch = 0
         for found in placer.places(path):
             step, unit = found.step, steps.units[found.step]
             start, frames = steps.bounds[step], steps.frames(step)
@@ -193,7 +198,9 @@ class Composer:
                 carried = None
                 continue
             source, exact = self._number(found.record), found.placed
-            follows = carried == (source, exact.start)
+            bend = exact.fit.bend
+            follows = carried == (source, exact.start) and bend.plain
+            short, off_pitch = short + exact.fit.short, off_pitch + exact.fit.off_pitch
             end = exact.start + round(frames * exact.native_rate / self._rate)
             fade = fade_frames(events[-1].frames if events else frames, frames, self._rate)
             event = Event(
@@ -212,10 +219,13 @@ class Composer:
                 clamped=exact.clamped,
                 alternates=self._alternates(pool.candidates[step], found.candidate),
                 seed_start=steps.origins[step],
+                stretch=bend.stretch,
+                semitones=bend.semitones,
             )
             margin = round(MARGIN_S * self._rate)
             events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
-            carried = (source, end) if exact.there >= frames else None
+            carried = (source, end) if exact.there >= frames and bend.plain else None
+        notes += _bend_remarks(short, off_pitch)
         return events
 
     def _morphed(self, event: Event, sound: Float32Array, margin: int) -> Event:
@@ -277,7 +287,7 @@ class Composer:
         if last.source is None:
             return True
         record = self._sources[last.source]
-        end_s = last.source_start / (record.sample_rate or 1) + last.frames / self._rate
+        end_s = last.source_start / (record.sample_rate or 1) + last.frames / last.stretch / self._rate
         return end_s >= (record.duration or 0.0) - 1.5 / self._rate
 
 
@@ -313,6 +323,15 @@ def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:
     return remarks
 
 
+def _bend_remarks(short: int, off_pitch: int) -> list[str]:
+    remarks = []
+    if short:
+        remarks.append(f"{short} units end before their turn does: their files end there, and --stretch allows no more")
+    if off_pitch:
+        remarks.append(f"{off_pitch} units are nearer to the seed's pitch, but not on it: --pitch allows no more")
+    return remarks
+
+
 def _shown(options: RemixOptions, sound: Sound, seed: Seed, variation: int) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for item in fields(options):
@@ -324,7 +343,11 @@ def _shown(options: RemixOptions, sound: Sound, seed: Seed, variation: int) -> d
         elif not isinstance(value, Cutting):
             shown[item.name] = value
     shown["units"] = f"grid:{1000 * options.cutting.step_s:g}ms" if seed.kind == "grid" else seed.kind
-    shown["sound"] = {**asdict(sound), "dry_wet": sound.dry_wet.text, "amount": sound.amount.text}
+    texts = {"dry_wet": sound.dry_wet.text, "amount": sound.amount.text}
+    bending = {"stretch": sound.bending.stretch.text, "pitch": sound.bending.semitones.text}
+    if not sound.bending.none:
+        bending["engine"] = engine()
+    shown["sound"] = {**asdict(sound), **texts, "bending": bending}
     shown["variation"] = variation
     return shown
 

@@ -10,7 +10,7 @@ from embedindex.remix.recipe import Recipe
 
 HEADER = (
     *("layer", "unit", "start", "end", "file", "file_start", "gain_db", "fade"),
-    *("follows", "morph", "distance", "roughness"),
+    *("follows", "morph", "distance", "roughness", "stretch", "semitones"),
 )
 
 
@@ -36,6 +36,8 @@ def events_csv(recipe: Recipe) -> bytes:
                 event.morph,
                 f"{event.target:.4f}",
                 f"{event.join:.4f}",
+                f"{event.stretch:.7g}",
+                f"{event.semitones:g}",
             )
         )
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -13,6 +13,7 @@ from typing import Literal
 from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError, display_path
 from embedindex.figures import require_matplotlib
+from embedindex.remix.bending import engine
 from embedindex.remix.credits import credits_csv
 from embedindex.remix.events import events_csv
 from embedindex.remix.labels import Label, format_labels
@@ -241,6 +242,8 @@ def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras
     Raises what `write_remix` raises.
     """
     check_target(path, bits)
+    if recipe.bent:
+        engine()
     guard(path, recipe)
     extras.check(recipe)
     with parts_at_hand(recipe) as ready:

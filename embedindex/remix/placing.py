@@ -18,8 +18,10 @@ from embedindex.arrays import Float32Array
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, Placed, place
+from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Pool
 from embedindex.remix.coarse import SHORT_UP_TO_S
+from embedindex.remix.fitting import UNBENT, Limits
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.path import Path
 from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
@@ -29,11 +31,28 @@ from embedindex.remix.stretches import Candidates
 
 MOST_THREADS = 16
 LONGEST_CHAIN = 64  # units whose sound is held at a time
+NEVER = Breakpoints((0.0,), (0.0,))
 
 
 def threads_for(work: int) -> int:
     """Return how many threads to use for so many pieces of work."""
     return max(1, min(MOST_THREADS, os.cpu_count() or 1, work))
+
+
+@dataclass(frozen=True)
+class Bending:
+    """How far pieces may be bent, over the time of the output; see `fitting.Limits`."""
+
+    stretch: Breakpoints = NEVER
+    semitones: Breakpoints = NEVER
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing ever is."""
+        return not any((*self.stretch.values, *self.semitones.values))
+
+
+UNBENDING = Bending()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +82,12 @@ class Placer:
         pool: the candidates of each step.
         steps: the order in which its units sound.
         channels: of the output.
+        bending: how far pieces may be bent, over time; only those that stand alone are.
     """
 
-    def __init__(self, seed: Seed, pool: Pool, steps: Sequence, channels: int) -> None:
+    def __init__(self, seed: Seed, pool: Pool, steps: Sequence, channels: int, bending: Bending = UNBENDING) -> None:
         self._seed, self._pool, self._steps, self._channels = seed, pool, steps, channels
+        self._bending = bending
         self._rate = steps.sample_rate
         self._margin = round(MARGIN_S * self._rate)
         self._times = unit_times_s(seed)
@@ -106,7 +127,8 @@ class Placer:
         carried: tuple[int, int] | None = None  # the file, and its frame at the end of the unit before
         for unit, sound in chain:
             chosen = int(path.places[unit])
-            found = self._placed(unit, chosen, sound, carried if path.follows[unit] else None)
+            limits = self._limits(unit) if len(chain) == 1 else UNBENT
+            found = self._placed(unit, chosen, sound, carried if path.follows[unit] else None, limits)
             made.append(found)
             carried = None
             frames = self._steps.frames(unit)
@@ -115,7 +137,13 @@ class Placer:
                 carried = (found.record.id, found.placed.start + step)
         return made
 
-    def _placed(self, unit: int, chosen: int, sound: Float32Array, carried: tuple[int, int] | None) -> UnitPlace:
+    def _limits(self, unit: int) -> Limits:
+        time_s = self._steps.bounds[unit] / self._rate
+        return Limits(self._bending.stretch.at(time_s), self._bending.semitones.at(time_s))
+
+    def _placed(
+        self, unit: int, chosen: int, sound: Float32Array, carried: tuple[int, int] | None, limits: Limits
+    ) -> UnitPlace:
         if chosen < 0:
             return UnitPlace(unit, sound)
         found = self._pool.candidates[unit]
@@ -137,6 +165,7 @@ class Placer:
                     exact_start,
                     roughly=(record.duration or 0.0) > SHORT_UP_TO_S,
                     lowest_db=PART_LOWEST_DB if self._seed.is_part else -GAIN_LIMIT_DB,
+                    limits=limits,
                 )
             except AudioError:
                 continue

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from embedindex.errors import UsageError, display_path
+from embedindex.remix.bending import PLAIN, Bend
 from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.master import Written
 from embedindex.remix.recipe import Event, Recipe, Source
@@ -21,6 +22,7 @@ TYPES = {".wav": "WAVE", ".aif": "WAVE", ".aiff": "WAVE", ".w64": "WAVE", ".rf64
 TYPES |= {".flac": "FLAC", ".ogg": "VORBIS", ".opus": "OPUS", ".wv": "WAVPACK"}
 DOWNMIX = 2  # CHANMODE: the mean of both channels
 EQUAL_POWER = 1  # shape of a fade
+KEEP_PITCH = 1  # at any speed
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Item:
         shape: of both fades: 0 linear, 1 of equal power.
         gain: factor.
         downmix: whether two channels are to become one.
+        bend: how it is stretched and transposed.
     """
 
     path: bytes
@@ -50,6 +53,7 @@ class Item:
     shape: int = EQUAL_POWER
     gain: float = 1.0
     downmix: bool = False
+    bend: Bend = PLAIN
 
 
 def project_text(recipe: Recipe, written: Written | None = None, layer_files: tuple[bytes, ...] = ()) -> str:
@@ -107,19 +111,20 @@ def _items(recipe: Recipe, layer: int) -> list[Item]:
             continue
         source = recipe.sources[event.source]
         start_s = event.source_start / source.sample_rate
-        missing = max(0, before - int(start_s * rate))  # so many frames before it the file has nothing
+        missing = max(0, before - int(start_s * event.stretch * rate))  # so many frames before it the file has nothing
         made.append(
             Item(
                 path=source.path,
                 name=_name(source),
                 position_s=(event.start - before + missing) / rate,
                 length_s=(event.frames + before - missing + beyond) / rate,
-                offset_s=max(0.0, start_s - (before - missing) / rate),
+                offset_s=max(0.0, start_s - (before - missing) / rate / event.stretch),
                 fade_in_s=max(0, fade_in - missing) / rate,
                 fade_out_s=fade_out / rate,
                 shape=shape,
                 gain=10.0 ** (event.gain_db / 20.0),
                 downmix=output.channels == 1 and source.channels > 1,
+                bend=event.bend,
             )
         )
     return made
@@ -173,7 +178,8 @@ def _track(name: str, volume: float, items: list[Item], envelope: tuple[tuple[fl
         yield f"      NAME {quoted(item.name)}"
         yield f"      VOLPAN {item.gain:.14f} 0 1 -1"
         yield f"      SOFFS {item.offset_s:.14f}"
-        yield "      PLAYRATE 1 1 0 -1 0 0.0025"
+        speed = "1" if item.bend.stretch == 1.0 else f"{1.0 / item.bend.stretch:.14f}"
+        yield f"      PLAYRATE {speed} {KEEP_PITCH} {item.bend.semitones:g} -1 0 0.0025"
         yield f"      CHANMODE {DOWNMIX if item.downmix else 0}"
         suffix = os.path.splitext(os.fsdecode(item.path))[1].lower()
         yield f"      <SOURCE {TYPES.get(suffix, 'VIDEO')}"  # Reaper's name for what its FFmpeg decodes

@@ -16,6 +16,7 @@ from typing import Any
 
 from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, UsageError, display_path
+from embedindex.remix.bending import WILDEST, Bend
 from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.morph import MODES, TAILS
 
@@ -74,6 +75,8 @@ class Event:
         morph: how it is merged with the seed's unit, see `morph.MODES`.
         amount: how much, 0 to 1.
         alternates: (file, second, distance) of what else would have done.
+        stretch: length heard over length in the file, see `bending.Bend`.
+        semitones: how much higher than in the file.
         seed_start: output frame at which the seed, played from 0, has what it stands for; None for `start`.
     """
 
@@ -94,6 +97,13 @@ class Event:
     amount: float = 1.0
     alternates: tuple[tuple[str, float, float], ...] = ()
     seed_start: int | None = None
+    stretch: float = 1.0
+    semitones: float = 0.0
+
+    @property
+    def bend(self) -> Bend:
+        """What becomes of its piece of the file."""
+        return Bend(self.stretch, self.semitones)
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,11 @@ class Recipe:
     def seed_of(self, layer: int) -> Source:
         """Return the seed, or the part of it that a layer stands for."""
         return replace(self.seed, path=self.parts[layer]) if self.parts else self.seed
+
+    @property
+    def bent(self) -> bool:
+        """Whether any event is stretched or transposed."""
+        return any(not event.bend.plain for event in self.events)
 
     @property
     def morphed(self) -> bool:
@@ -312,6 +327,10 @@ def _check(recipe: Recipe) -> None:
                 raise ValueError(f"event at {event.start} names source {event.source}")
             if event.source_start < 0 or event.fade < 0 or not 0 <= event.lead <= event.fade:
                 raise ValueError(f"event at {event.start} has times that make no sense")
+            if not 1 / WILDEST[0] <= event.stretch <= WILDEST[0] or not abs(event.semitones) <= WILDEST[1]:
+                raise ValueError(f"event at {event.start} is bent too far")
+            if event.follows and not event.bend.plain:
+                raise ValueError(f"event at {event.start} goes on in its file, and is bent")
             if event.morph not in MODES or not 0 <= event.amount <= 1:
                 raise ValueError(f"event at {event.start} has a morph that is not known")
             if event.fade > (0.05 * recipe.output.sample_rate if event.morph != "none" else event.frames):

@@ -10,117 +10,24 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
-from embedindex.remix.align import MARGIN_S
+from embedindex.remix.bending import read_bent
 from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
 from embedindex.remix.crossfades import faded
-from embedindex.remix.morph import TAILED, morph
+from embedindex.remix.morph import TAILED
 from embedindex.remix.placing import threads_for
-from embedindex.remix.recipe import Event, Output, Recipe, Source
-from embedindex.remix.spans import SpanReader, read_span, with_channels
+from embedindex.remix.recipe import Event, Recipe
+from embedindex.remix.spans import SpanReader, with_channels
+from embedindex.remix.voices import Memory, Morphed, Silence, Voice
 
 BLOCK_FRAMES = 1 << 16
 AT_ONCE_S = 10.0
-
-
-class Voice(Protocol):
-    """Something that sounds for a while."""
-
-    def read(self, frames: int) -> Float32Array:
-        """Return the next `frames` frames."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
-
-
-class Silence:
-    """Nothing, for as long as it takes."""
-
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
-
-    def read(self, frames: int) -> Float32Array:
-        """See `Voice.read`."""
-        return np.zeros((frames, self._channels), np.float32)
-
-    def close(self) -> None:
-        """See `Voice.close`."""
-
-
-class Memory:
-    """A short piece of a file, read at once and let go of.
-
-    Args:
-        reader: the piece.
-        frames: its length.
-    """
-
-    def __init__(self, reader: SpanReader, frames: int) -> None:
-        try:
-            self._sound = reader.read(frames)
-        finally:
-            reader.close()
-
-    def read(self, frames: int) -> Float32Array:
-        """See `Voice.read`."""
-        taken, self._sound = self._sound[:frames], self._sound[frames:]
-        return np.pad(taken, ((0, frames - len(taken)), (0, 0))) if len(taken) < frames else taken
-
-    def close(self) -> None:
-        """See `Voice.close`."""
-
-
-class Morphed:
-    """An event merged with the seed's unit: computed as a whole, because spectra have no beginning.
-
-    Args:
-        recipe: what it belongs to.
-        event: the event.
-        lead: frames to read before its start, at most `MARGIN_S`.
-
-    Attributes:
-        tail: (n, channels) what rings on after `MARGIN_S` behind its end, its gain applied.
-    """
-
-    def __init__(self, recipe: Recipe, event: Event, lead: int) -> None:
-        margin = round(MARGIN_S * recipe.output.sample_rate)
-        sound = morphed_unit(recipe.seed_of(event.layer), recipe.sources[event.source or 0].path, event, recipe.output)
-        self._sound = sound[margin - lead :]
-
-    def read(self, frames: int) -> Float32Array:
-        """See `Voice.read`."""
-        taken, self._sound = self._sound[:frames], self._sound[frames:]
-        return np.pad(taken, ((0, frames - len(taken)), (0, 0))) if len(taken) < frames else taken
-
-    def close(self) -> None:
-        """See `Voice.close`."""
-
-    def ringing(self, behind: int) -> Float32Array:
-        """Return what sounds from `behind` frames after the next one to be read."""
-        return self._sound[behind:]
-
-
-def morphed_unit(seed: Source, path: bytes, event: Event, output: Output) -> Float32Array:
-    """Return an event's file merged with the seed's unit, from `MARGIN_S` before its start on.
-
-    Raises:
-        AudioError: one of the two cannot be read.
-    """
-    rate, margin = output.sample_rate, round(MARGIN_S * output.sample_rate)
-    frames = margin + event.frames + margin
-    own_start = event.start if event.seed_start is None else event.seed_start
-    begin = round(own_start * seed.sample_rate / rate)
-    own, _ = read_span(seed.path, begin, margin, frames, rate, output.channels)
-    other, _ = read_span(path, event.source_start, margin, frames, rate, output.channels)
-    return morph(own, other, event.morph, event.amount, rate, chance=event.start)
 
 
 class Run:
@@ -146,8 +53,11 @@ class Run:
             self._voice = Morphed(recipe, first, lead)
         else:
             path = recipe.sources[first.source].path
-            reader = SpanReader(path, first.source_start, lead, frames, output.sample_rate, output.channels)
-            self._voice = reader if frames > AT_ONCE_S * output.sample_rate else Memory(reader, frames)
+            rate, channels = output.sample_rate, output.channels
+            if not first.bend.plain or frames <= AT_ONCE_S * rate:
+                self._voice = Memory(read_bent(path, first.source_start, lead, frames, rate, channels, first.bend))
+            else:
+                self._voice = SpanReader(path, first.source_start, lead, frames, rate, channels)
 
     def read(self, frames: int) -> Float32Array:
         """See `Voice.read`."""
@@ -332,7 +242,8 @@ def _ended(recipe: Recipe, voice: Voice, position: int) -> Iterator[Float32Array
 def _runs(events: list[Event]) -> list[list[Event]]:
     runs: list[list[Event]] = []
     for event in events:
-        if runs and event.morph == "none" and (event.follows or (event.source is None and runs[-1][-1].source is None)):
+        plain = event.morph == "none" and event.bend.plain
+        if runs and plain and (event.follows or (event.source is None and runs[-1][-1].source is None)):
             runs[-1].append(event)
         else:
             runs.append([event])

@@ -128,7 +128,7 @@ def merged(made: Recipe, change: Revision) -> Recipe:
 
 
 def _goes_on(before: Event | None, event: Event, sources: list[Source], rate: int) -> bool:
-    if before is None or event.source is None or before.source != event.source:
+    if before is None or event.source is None or before.source != event.source or not before.bend.plain:
         return False
     step = round(before.frames * sources[event.source].sample_rate / rate)
     return before.source_start + step == event.source_start
