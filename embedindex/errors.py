@@ -12,6 +12,8 @@ EmbedindexError
 ├── ModelError
 │   ├── UnknownModelError    no model of that name
 │   ├── EngineMissingError   the engine asked for is not installed
+│   ├── DeviceError          the device asked for cannot be used
+│   │   └── DeviceMemoryError     it has not memory enough
 │   └── WeightsError
 │       ├── WeightsMissingError   not here and could not be fetched
 │       ├── ChecksumError         not the bytes that were promised
@@ -124,6 +126,14 @@ class UnknownModelError(ModelError):
 
 class EngineMissingError(ModelError):
     """The engine asked for is not installed."""
+
+
+class DeviceError(ModelError):
+    """The device that was asked for cannot compute the model."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A device has not memory enough for a single window."""
 
 
 class WeightsError(ModelError):

@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnProcess
 from embedindex.audio import probe
 from embedindex.child_process import interrupts_blocked, limit_process, one_thread_each
 from embedindex.errors import AudioError
+from embedindex.messages import GONE
 from embedindex.quiet import quieten_libraries
 from embedindex.time_left import Kind, kind_of
 
@@ -33,7 +34,6 @@ START_S = 60.0
 STARTS = 4
 NICENESS = 10
 MEMORY_BYTES = 2 * 2**30
-GONE = (BrokenPipeError, EOFError, ConnectionResetError)
 
 
 @dataclass

@@ -69,6 +69,7 @@ class ScanOptions:
             are as if left out. What a link leads to may count twice, until a scan of everything.
         prune: forget what is missing, also where its disk is not mounted.
         durable: a power cut loses nothing (slower).
+        device: what computes the model: ``auto``, ``cpu`` or ``cuda``.
         cluster: the machines that do the work, `workers` on each; None for this one.
     """
 
@@ -87,6 +88,7 @@ class ScanOptions:
     within: tuple[bytes, ...] | None = None
     prune: bool = False
     durable: bool = False
+    device: str = "cpu"
     cluster: Cluster | None = None
 
 
@@ -289,7 +291,8 @@ class _Scan:
                 raise ModelMismatchError("this index has no model yet; name one with --model")
             request = self.options.choose()
         # Loaded here before the workers load it: what is done once, at first use, is then done for them.
-        loaded, hop_s = question.load(request)
+        cluster = self.options.cluster is not None
+        request, loaded, hop_s, device = question.on_device(request, self.options.device, cluster=cluster)
         identity = loaded.identity
         if model is None:
             request = _settled(request, identity)
@@ -306,7 +309,8 @@ class _Scan:
                 if todo.files >= PROBE_FROM_FILES or todo.bytes >= PROBE_FROM_BYTES:
                     lengths = LengthProbe(todo.sample.choose())
                     stack.callback(lengths.close)
-                setup = WorkerSetup(request, model.hop_s, self.options.max_duration_s, self.options.niceness)
+                limits = (self.options.max_duration_s, self.options.niceness)
+                setup = WorkerSetup(request, model.hop_s, *limits, device=device)
                 pool = own = self._pool(setup, identity.fingerprint, todo.files)
                 stack.enter_context(own)
             Processing(

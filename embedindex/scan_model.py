@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from embedindex.embed import hop_samples
-from embedindex.errors import ModelMismatchError, display_path
+from embedindex.errors import ModelMismatchError, UsageError, display_path
 from embedindex.models import Model, ModelIdentity, ModelRequest, load_model, same_space
+from embedindex.models.devices import can_use_device, find_devices, request_for_device
 from embedindex.records import IndexModel
 from embedindex.writer import model_mismatch
 
@@ -84,3 +85,30 @@ class ModelQuestion:
         known = self.known
         if known is not None and (hop_s != known.hop_s or not same_space(identity, known.identity)):
             raise model_mismatch(self.folder, known, identity, hop_s)
+
+    def on_device(self, request: ModelRequest, wanted: str, *, cluster: bool) -> tuple[ModelRequest, Model, float, str]:
+        """Return the request, the model of it, the hop in seconds, and the device that is to compute the model.
+
+        Args:
+            request: what `request` gave, or was chosen.
+            wanted: the choice of device (`models.devices.find_devices`).
+            cluster: other machines do the work, each with the devices that it has.
+
+        Raises:
+            ModelError: the model cannot be loaded, or the device that was asked for is not there.
+            UsageError: the model cannot be computed on the device that was asked for.
+        """
+        model, hop_s = self.load(request)
+        if wanted == "cpu" or (not cluster and not find_devices(wanted, request.engine)):
+            return request, model, hop_s, "cpu"
+        better = request if cluster else request_for_device(model, request, self.asked)
+        if better != request:
+            model, hop_s = self.load(better)
+        if can_use_device(model):
+            return better, model, hop_s, wanted
+        if wanted == "cuda":
+            raise UsageError(
+                f"--device cuda: {model.identity.name} is not computed there as this index has it; leave out --device, "
+                "or use openl3 or aisfx with --precision fp32"
+            )
+        return request, model, hop_s, "cpu"

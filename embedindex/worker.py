@@ -10,26 +10,27 @@ cannot be used. A closed pipe ends the process.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
 import time
 from collections import deque
 from ctypes import Array, c_int64
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import cast
 
 from embedindex.archives import archive_of
 from embedindex.child_process import limit_process
 from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
+from embedindex.messages import GONE, send_message
 from embedindex.models import Model, ModelRequest, load_model
+from embedindex.models.base import TwoStepModel
+from embedindex.models.remote import ANSWER_S, RemoteModel
 from embedindex.quiet import quieten_libraries
 from embedindex.read_ahead import AtWork, Broke, Embedder, End, Item, Waiting, put_file
 
 ALIVE_EVERY_S = 1.0
-GONE = (BrokenPipeError, EOFError, ConnectionResetError)
 # A file changed less than this before it was read may change again without its time stamp showing it: kernels stamp
 # with the clock of the last tick, and file systems that keep whole seconds (FAT: two) show even less.
 RACY_NS = 20_000_000
@@ -46,6 +47,8 @@ class WorkerSetup:
         max_duration_s: longest sound that is accepted.
         niceness: added to the process's niceness (0 to 19).
         memory_bytes: limit of the process's own memory, 0 for none.
+        device: what computes the model's network, as `models.devices.find_devices` understands it.
+        answer_s: seconds after which a device that does not answer is given up.
     """
 
     request: ModelRequest
@@ -53,6 +56,8 @@ class WorkerSetup:
     max_duration_s: float
     niceness: int = 5
     memory_bytes: int = 4 * 2**30
+    device: str = "cpu"
+    answer_s: float = ANSWER_S
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,17 @@ def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat
     return after
 
 
-def work(connection: Connection, setup: WorkerSetup, parent: int, memory: Array[c_int64]) -> None:
-    """Be a worker until the pipe closes; the target of the process."""
+def work(
+    connection: Connection, setup: WorkerSetup, parent: int, memory: Array[c_int64], server: str | None = None
+) -> None:
+    """Be a worker until the pipe closes; the target of the process. `server` computes the model's network, if any."""
     limit_process(parent, setup.niceness, setup.memory_bytes)
     quieten_libraries()
     with contextlib.suppress(*GONE):  # the parent is gone: so are we
         try:
             model = load_model(setup.request)
+            if server is not None:
+                model = RemoteModel(cast("TwoStepModel", model), server, answer_s=setup.answer_s)
         except EmbedindexError as error:
             connection.send(("broken", error))
             return
@@ -149,28 +158,6 @@ class _Pipe:
             self._answers.append(message)
         else:
             self._tasks.append(message)
-
-
-def send_message(connection: Connection, message: tuple[object, ...]) -> None:
-    """Send a message whose arrays go as they lie in memory: `Connection.send` would copy them twice."""
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(message, 5, buffer_callback=buffers.append)
-    if not buffers:
-        connection.send_bytes(data)
-        return
-    connection.send(("large", data, len(buffers)))
-    for buffer in buffers:
-        connection.send_bytes(buffer.raw())
-
-
-def receive_message(connection: Connection) -> tuple[Any, ...]:
-    """Return the next message, whether it came from `send_message` or from `Connection.send`."""
-    message: tuple[Any, ...] = connection.recv()
-    if message[0] != "large":
-        return message
-    _, data, count = message
-    whole: tuple[Any, ...] = pickle.loads(data, buffers=[connection.recv_bytes() for _ in range(count)])  # noqa: S301
-    return whole
 
 
 class _Worker:

@@ -22,8 +22,11 @@ from typing import Protocol
 from embedindex.child_process import interrupts_blocked, one_thread_each
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
+from embedindex.messages import receive_message
+from embedindex.models.device_process import DeviceProcesses
+from embedindex.models.devices import find_devices
 from embedindex.read_ahead import AtWork
-from embedindex.worker import Embedded, Failed, WorkerSetup, receive_message, work
+from embedindex.worker import Embedded, Failed, WorkerSetup, work
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
@@ -131,7 +134,7 @@ class WorkerPool:
         stall_s: seconds without a sign of life after which a worker is replaced.
 
     Raises:
-        ModelError: from `events`, when the workers cannot load the model.
+        ModelError: from `events` or `submit`, when the workers, or the device that is required, cannot have the model.
     """
 
     def __init__(self, setup: WorkerSetup, workers: int, fingerprint: str, *, stall_s: float = STALL_S) -> None:
@@ -144,6 +147,7 @@ class WorkerPool:
         self._tries: dict[int, int] = {}
         self._start_failures = 0
         self._crashes = 0
+        self._devices: DeviceProcesses | None = None
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -163,6 +167,9 @@ class WorkerPool:
                 worker.process.kill()
                 worker.process.join()
         self._workers.clear()
+        if self._devices is not None:
+            self._devices.close()
+            self._devices = None
 
     def abandon(self) -> None:
         """Give up the tasks in hand, so that the pool is fit for other work; busy workers are replaced when needed."""
@@ -225,11 +232,23 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         memory = AtWork.shared()
-        process = context.Process(target=work, args=(theirs, self._setup, os.getpid(), memory), daemon=True)
+        arguments = (theirs, self._setup, os.getpid(), memory, self._server())
+        process = context.Process(target=work, args=arguments, daemon=True)
         with one_thread_each(), interrupts_blocked():
             process.start()
         theirs.close()
         return _Worker(process, ours, AtWork(memory))
+
+    def _server(self) -> str | None:
+        """Return where a new worker finds the process that computes the model; None where it does so itself."""
+        if self._setup.device == "cpu":
+            return None
+        if self._devices is None:
+            setup = self._setup
+            devices = find_devices(setup.device, setup.request.engine)
+            required = setup.device == "cuda"
+            self._devices = DeviceProcesses(setup.request, devices, setup.niceness, required=required)
+        return self._devices.address()
 
     def _replace(self, worker: _Worker) -> None:
         worker.process.kill()
@@ -242,9 +261,12 @@ class WorkerPool:
         while self._again and self._takes(self._again[0]):
             self._submit(self._again.popleft())
         by_connection = {worker.connection: worker for worker in self._workers}
-        heard = wait(list(by_connection), timeout_s)
-        for connection in heard:
-            yield from self._hear(by_connection[connection])  # type: ignore[index]
+        of_devices = self._devices.connections if self._devices is not None else []
+        for connection in wait([*by_connection, *of_devices], timeout_s):
+            if self._devices is not None and connection in of_devices:
+                self._devices.hear(connection)
+            else:
+                yield from self._hear(by_connection[connection])  # type: ignore[index]
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.tasks]:
             limit = self._stall_s if worker.ready else START_S

@@ -17,7 +17,7 @@ LONGER: dict[str, int] = {}  # modules that may be longer, and how long
 # From the bottom up: a module imports from its own layer and from those below. What is not named here is a feature
 # (scan, search, labels…), which lies between the index and the command line.
 LAYERS: tuple[tuple[str, set[str]], ...] = (
-    ("ground", {"errors", "arrays", "locations", "schema", "mel", "descriptors", "quiet"}),
+    ("ground", {"errors", "arrays", "locations", "schema", "mel", "descriptors", "quiet", "child_process", "messages"}),
     (
         "sound",
         {

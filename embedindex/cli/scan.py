@@ -54,6 +54,7 @@ def scan(
     engine: Annotated[
         str, typer.Option(help="auto, onnxruntime, tensorflow or openl3; ray: on a cluster; both: ray,tensorflow.")
     ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda: NVIDIA devices compute the model.")] = "auto",
     address: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="HOST:PORT", help="With --engine ray: the cluster (auto: the one this machine is in)."),
@@ -140,6 +141,7 @@ def scan(
         exclude=tuple(exclude or ()),
         prune=prune,
         durable=durable,
+        device=device,
         cluster=cluster,
     )
     folder = index_folder(index)

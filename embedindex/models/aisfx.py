@@ -21,6 +21,7 @@ from embedindex.models.aisfx_frontend import (
     spectrograms,
 )
 from embedindex.models.aisfx_weights import find_aisfx
+from embedindex.models.arithmetic import cuda_network
 from embedindex.models.base import ModelIdentity, ModelRequest, ParameterValue
 from embedindex.models.cache import WeightsFile
 from embedindex.models.converted import Converted, read_converted, store_converted
@@ -55,10 +56,16 @@ class AisfxModel:
     def embed(self, windows: Float32Array) -> Float32Array:
         """Return (n, 512) float32 for windows (n, 103,424); see `embedindex.models.base.Model`."""
         size = self._network.batch
-        parts = [
-            self._network.cells(spectrograms(windows[start : start + size])) for start in range(0, len(windows), size)
-        ]
+        parts = [self.compute(self.prepare(windows[start : start + size])) for start in range(0, len(windows), size)]
         return np.concatenate(parts) if parts else np.zeros((0, DIMENSION), np.float32)
+
+    def prepare(self, windows: Float32Array) -> Float32Array:
+        """Return the network's inputs; see `embedindex.models.base.TwoStepModel`."""
+        return spectrograms(windows)
+
+    def compute(self, inputs: Float32Array) -> Float32Array:
+        """Return the vectors (n, 512) for inputs; see `embedindex.models.base.TwoStepModel`."""
+        return self._network.cells(inputs)
 
 
 def load(request: ModelRequest) -> AisfxModel:
@@ -80,8 +87,10 @@ def load(request: ModelRequest) -> AisfxModel:
     threads = max(1, request.threads)
     integer = _integer_model(weights, request.precision, threads)
     model = integer or float_model(weights)
-    # The CUDA provider has no 8-bit convolutions: those stay on the processor.
-    network = OnnxNetwork(model.content, model.sha256, threads, cuda=integer is None)
+    if request.device == "cuda" and integer is None:
+        network = cuda_network(_subject(weights), model, threads)
+    else:  # the CUDA provider has no 8-bit convolutions: those stay on the processor
+        network = OnnxNetwork(model.content, model.sha256, threads)
     return AisfxModel(_identity(weights, integer), network)
 
 

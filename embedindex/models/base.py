@@ -131,6 +131,7 @@ class ModelRequest:
         precision: ``"auto"``, ``"fp32"`` or ``"int8"``.
         engine: ``"auto"`` or the name of an engine the model knows (``"onnxruntime"``, ``"tensorflow"``, ``"openl3"``).
         threads: threads one call of `embed` may use.
+        device: ``"cpu"``, or ``"cuda"`` for the NVIDIA device that CUDA shows first. No index remembers it.
     """
 
     name: str
@@ -139,6 +140,7 @@ class ModelRequest:
     precision: str = "auto"
     engine: str = "auto"
     threads: int = 1
+    device: str = "cpu"
 
 
 class Model(Protocol):
@@ -163,6 +165,21 @@ class Model(Protocol):
         Returns:
             (n, dimension) float32, finite, of magnitude below 6.5e4 (vectors are stored as float16).
         """
+        ...
+
+
+class TwoStepModel(Model, Protocol):
+    """A model with a network that a device can compute, in a process of its own, for several that read files.
+
+    ``embed(windows)`` is ``compute(prepare(windows))``, but for how many windows are in a call.
+    """
+
+    def prepare(self, windows: Float32Array) -> Float32Array:
+        """Return the network's inputs (n, …) for windows (n, window_samples): what is done where the files are read."""
+        ...
+
+    def compute(self, inputs: Float32Array) -> Float32Array:
+        """Return the vectors (n, dimension) for inputs (n, …), in one call of the network."""
         ...
 
 

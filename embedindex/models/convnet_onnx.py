@@ -104,6 +104,12 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
+    def cast(self, flow: str, output: str, *, half: bool) -> str:
+        """Add a node that turns `flow` into float16 or float32, and return the name of its output."""
+        from onnx import TensorProto
+
+        return self.add("Cast", [flow], output, to=TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+
     def model(self, net: ConvNet, output: str) -> bytes:
         """Return the finished model as bytes."""
         from onnx import TensorProto, checker, helper
@@ -117,7 +123,7 @@ class _Graph:
         return bytes(model.SerializeToString())
 
 
-def build(net: ConvNet, plan: IntegerPlan | None = None, *, flows: bool = False) -> bytes:
+def build(net: ConvNet, plan: IntegerPlan | None = None, *, flows: bool = False, half: bool = False) -> bytes:
     """Return `net` as an ONNX model.
 
     Args:
@@ -125,11 +131,14 @@ def build(net: ConvNet, plan: IntegerPlan | None = None, *, flows: bool = False)
         plan: which layers are integer; None for float32 throughout.
         flows: the model also returns what leaves each layer, pooled, under the names `flow_names`; for calibrating,
             in float32 only.
+        half: the layers compute in float16; without a plan only.
     """
     graph = _Graph()
     flow = graph.add("Unsqueeze", ["spectrograms", graph.constant("axis", np.array([1], np.int64))], "channel")
     flow = graph.add("Mul", [flow, graph.constant("input_scale", np.float32(net.input_scale))], "scaled")
     flow = graph.add("Add", [flow, graph.constant("input_shift", np.float32(net.input_shift))], "shifted")
+    if half:
+        flow = graph.cast(flow, "narrow", half=True)
     held: ActivationRange | None = None  # range of `flow` when it is integer
     before = plan.input_range if plan else _UNUSED
     for number, layer in enumerate(net.layers):
@@ -141,10 +150,12 @@ def build(net: ConvNet, plan: IntegerPlan | None = None, *, flows: bool = False)
         else:
             if held is not None:
                 flow, held = _dequantise(graph, flow, held, f"d{number}"), None
-            flow = _float_layer(graph, layer, flow, number)
+            flow = _float_layer(graph, layer, flow, number, half=half)
         if layer.pool:
             flow = graph.add("MaxPool", [flow], f"pool{number}", kernel_shape=layer.pool, strides=layer.pool)
         before = plan.output_ranges[number] if plan else _UNUSED
+    if half:
+        flow = graph.cast(flow, "wide", half=False)
     output = _head(graph, net, flow, held)
     content = graph.model(net, output)
     return _with_outputs(content, flow_names(net)) if flows else content
@@ -156,9 +167,11 @@ def flow_names(net: ConvNet) -> list[str]:
     return [*names[:-1], "cell"] if net.head == "max" else names
 
 
-def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int) -> str:
-    name = f"layer{number}"
-    inputs = [flow, graph.constant(f"kernel{number}", layer.kernel), graph.constant(f"bias{number}", layer.bias)]
+def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int, *, half: bool = False) -> str:
+    name, kind = f"layer{number}", np.float16 if half else np.float32
+    with np.errstate(over="ignore"):  # a float16 that cannot hold them is judged and not used (`arithmetic`)
+        kernel, bias = layer.kernel.astype(kind, copy=False), layer.bias.astype(kind, copy=False)
+    inputs = [flow, graph.constant(f"kernel{number}", kernel), graph.constant(f"bias{number}", bias)]
     flow = graph.add("Conv", inputs, f"conv{number}" if layer.relu else name, **_conv_attributes(layer))
     return graph.add("Relu", [flow], name) if layer.relu else flow
 

@@ -6,22 +6,28 @@ package has its own front end, so it takes windows of samples instead. Each says
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import ChecksumError, EngineMissingError, UsageError
+from embedindex.errors import ChecksumError, DeviceError, EngineMissingError, ModelError, UsageError
 from embedindex.models.convnet import ConvNet
 
 ENGINES = ("onnxruntime", "tensorflow", "openl3")
 # Windows in one call. More than that gain nothing on a processor, and cost memory.
 CPU_BATCH = 8
-CUDA_BATCH = 64
+# What computes a network, as ONNX Runtime names it, with options or without.
+Provider: TypeAlias = Union[str, tuple[str, Mapping[str, str]]]  # noqa: UP007 - evaluated on 3.10
+CPU_PROVIDERS: tuple[Provider, ...] = ("CPUExecutionProvider",)
 
 _log = logging.getLogger(__name__)
 
@@ -42,22 +48,30 @@ def choose_engine(name: str) -> str:
 class OnnxNetwork:
     """An ONNX model in ONNX Runtime.
 
+    The session is made when it is first needed: who only asks which model this is, or lets another process compute it,
+    has no use for one.
+
     Attributes:
-        batch: windows in one call, chosen for the device.
-        device: ``"cpu"`` or ``"cuda"``.
+        batch: windows in one call.
     """
 
     def __init__(
-        self, content: bytes, sha256: str, threads: int, *, cuda: bool = True, cpu_batch: int = CPU_BATCH
+        self,
+        content: bytes,
+        sha256: str,
+        threads: int,
+        *,
+        batch: int = CPU_BATCH,
+        providers: Sequence[Provider] = CPU_PROVIDERS,
     ) -> None:
-        """Load a model from bytes: a path would let the file change after its hash was checked, or name other files.
+        """Take a model as bytes: a path would let the file change after its hash was checked, or name other files.
 
         Args:
             content: the model.
             sha256: SHA-256 (hex) it must have.
             threads: threads of one call.
-            cuda: use an NVIDIA device where the installed ONNX Runtime can.
-            cpu_batch: windows in one call on a processor.
+            batch: windows in one call.
+            providers: what computes it, by ONNX Runtime's names; the first must be there.
 
         Raises:
             ChecksumError: the bytes are others.
@@ -65,19 +79,42 @@ class OnnxNetwork:
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise ChecksumError(f"a converted model has SHA-256 {found}, not {sha256}; delete it and try again")
+        self._content = content
+        self._threads = threads
+        self._providers = providers
+        self.batch = batch
+
+    @cached_property
+    def _session(self) -> Any:
+        """The session.
+
+        Raises:
+            DeviceError: the first provider cannot be used.
+            ModelError: ONNX Runtime cannot load the model.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads)
+        options.intra_op_num_threads = max(1, self._threads)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Waiting threads sleep: the front end and the decoders need the processor between two calls.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        cuda = cuda and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(content, options, providers=providers)
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
-        self.batch = CUDA_BATCH if self.device == "cuda" else cpu_batch
+        first = self._providers[0] if isinstance(self._providers[0], str) else self._providers[0][0]
+        if first == "CUDAExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+                onnxruntime.preload_dlls()  # of CUDA and cuDNN, where they were installed by pip
+        try:
+            session = onnxruntime.InferenceSession(self._content, options, providers=list(self._providers))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot load a converted model ({error})") from error
+        if first not in session.get_providers():
+            raise DeviceError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot use its {first}: the libraries of CUDA and cuDNN that "
+                "it needs are not there, or not of its version"
+            )
+        self._content = b""
+        return session
 
     def cells(self, spectrograms: Float32Array) -> Float32Array:
         """Return (n, length) float32 for spectrograms (n, rows, columns) float32."""
@@ -89,12 +126,17 @@ class OnnxNetwork:
 
 
 class KerasNetwork:
-    """The same weights in Keras 3 on TensorFlow, float32."""
+    """The same weights in Keras 3 on TensorFlow, float32. Built when it is first needed."""
 
     batch = 32
 
-    def __init__(self, net: ConvNet, threads: int) -> None:
-        """Build the network.
+    def __init__(self, net: ConvNet, threads: int, device: str = "cpu") -> None:
+        """Take a network.
+
+        Args:
+            net: the network.
+            threads: threads of one call.
+            device: ``"cpu"`` or ``"cuda"``.
 
         Raises:
             EngineMissingError: TensorFlow is not installed.
@@ -103,13 +145,35 @@ class KerasNetwork:
             raise EngineMissingError(
                 "the engine tensorflow is not installed; install embedindex[tensorflow] or use --engine onnxruntime"
             )
+        self._net = net
+        self._threads = threads
+        self._device = device
+
+    @cached_property
+    def _model(self) -> Any:
+        """The network.
+
+        Raises:
+            DeviceError: TensorFlow sees no such device.
+        """
         import tensorflow
 
+        config = tensorflow.config
+        devices = config.list_physical_devices("GPU")
+        if self._device == "cuda" and not devices:
+            raise DeviceError(
+                "TensorFlow sees no NVIDIA device; its libraries come with: pip install 'tensorflow[and-cuda]'"
+            )
         try:
-            tensorflow.config.threading.set_intra_op_parallelism_threads(max(1, threads))
+            config.threading.set_intra_op_parallelism_threads(max(1, self._threads))
+            if self._device == "cpu":
+                config.set_visible_devices([], "GPU")
+            for one in devices:
+                config.experimental.set_memory_growth(one, True)  # else it takes all of the device's memory at once
+            config.experimental.enable_tensor_float_32_execution(False)
         except RuntimeError:  # TensorFlow takes this once in a process; results do not depend on it
-            _log.debug("TensorFlow already runs; its number of threads stays as it is")
-        self._model = _keras_model(net, tensorflow.keras)
+            _log.debug("TensorFlow already runs; its settings stay as they are")
+        return _keras_model(self._net, tensorflow.keras)
 
     def cells(self, spectrograms: Float32Array) -> Float32Array:
         """Return (n, length) float32 for spectrograms (n, rows, columns) float32."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError
+from embedindex.models.arithmetic import cuda_network
 from embedindex.models.base import ModelIdentity, ModelRequest, ParameterValue
 from embedindex.models.cache import WeightsFile
 from embedindex.models.converted import Converted
@@ -113,16 +114,22 @@ class Openl3Model:
         Windows in float64 are used as such by the librosa front end.
         """
         parts = [
-            self._embed_batch(windows[start : start + self._engine.batch])
+            self.compute(self.prepare(windows[start : start + self._engine.batch]))
             for start in range(0, len(windows), self._engine.batch)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.identity.dimension), np.float32)
 
-    def _embed_batch(self, windows: Float32Array) -> Float32Array:
+    def prepare(self, windows: Float32Array) -> Float32Array:
+        """Return the network's inputs; see `embedindex.models.base.TwoStepModel`."""
         if isinstance(self._engine, OfficialOpenl3):
-            return self._engine.embed(windows)
-        levels = spectrograms(windows, self.options.input_repr, self.options.frontend, pool=self._pool)
-        return reduce_cells(self._engine.cells(levels), self.options.embedding_size)
+            return windows
+        return spectrograms(windows, self.options.input_repr, self.options.frontend, pool=self._pool)
+
+    def compute(self, inputs: Float32Array) -> Float32Array:
+        """Return the vectors (n, dimension) for inputs; see `embedindex.models.base.TwoStepModel`."""
+        if isinstance(self._engine, OfficialOpenl3):
+            return self._engine.embed(inputs)
+        return reduce_cells(self._engine.cells(inputs), self.options.embedding_size)
 
 
 def reduce_cells(cells: Float32Array, embedding_size: int) -> Float32Array:
@@ -188,15 +195,19 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
     weights = find_openl3(options.input_repr, options.content_type, weights=request.weights)
     threads = max(1, request.threads)
     if engine == "openl3":
+        if request.device != "cpu":
+            raise UsageError("the engine openl3 finds its devices itself; leave out --device")
         official = OfficialOpenl3(weights.path, options.input_repr, options.embedding_size, options.frontend)
         return Openl3Model(options, _identity(options, weights, None), official, threads)
     if engine == "tensorflow":
-        keras = KerasNetwork(read_network(weights, options.input_repr), threads)
+        keras = KerasNetwork(read_network(weights, options.input_repr), threads, request.device)
         return Openl3Model(options, _identity(options, weights, None), keras, threads)
     integer = None if request.precision == "fp32" else _integer_model(weights, options, request, progress or _log.info)
     model = integer or float_model(weights, options.input_repr)
-    # The CUDA provider has no 8-bit convolutions: those stay on the processor.
-    network = OnnxNetwork(model.content, model.sha256, threads, cuda=integer is None, cpu_batch=CPU_BATCH)
+    if request.device == "cuda" and integer is None:
+        network = cuda_network(_subject(weights, options), model, threads)
+    else:  # the CUDA provider has no 8-bit convolutions: those stay on the processor
+        network = OnnxNetwork(model.content, model.sha256, threads, batch=CPU_BATCH)
     return Openl3Model(options, _identity(options, weights, integer), network, threads)
 
 

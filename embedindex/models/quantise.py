@@ -200,7 +200,7 @@ def _name(float_layers: int, equalisation: float, clipped: bool) -> str:
 
 def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int) -> tuple[Float32Array, float]:
     """Return (vectors, windows a second in the fastest batch) of an ONNX model."""
-    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads, cuda=False)
+    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads)
     network.cells(judged[: network.batch])
     parts = []
     fastest = 0.0
@@ -215,7 +215,7 @@ def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int) -> 
 def _observe(net: ConvNet, calibration: Float32Array, threads: int) -> list[_Flow]:
     """Return what leaves each layer of the float32 network on the calibration spectrograms."""
     content = build(net, flows=True)
-    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads, cuda=False)
+    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads)
     random = np.random.default_rng(0)
     batches: list[list[_Flow]] = []
     for start in range(0, len(calibration), CALIBRATION_BATCH):

@@ -1,7 +1,9 @@
 """A model plug-in for the tests, found through its entry point: fast, small, and ready to crash or hang on demand.
 
 A vector holds the log energies of 16 bands of the spectrum. A constant positive sound kills the process, a constant
-negative one hangs it; that is how tests make a worker crash or stall on a real file.
+negative one hangs it; that is how tests make a worker crash or stall on a real file. With the option ``room=N`` a
+process that computes it for others (`models.device_process`) has memory for so many windows; with ``broken=yes`` it
+fails.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ class TinyModel:
     default_hop_s = 0.5
     mixes_sounds = True
 
-    def __init__(self, version: int, standardise: bool, precision: dict[str, str | bool]) -> None:
+    def __init__(
+        self, version: int, standardise: bool, precision: dict[str, str | bool], room: int | None, broken: bool
+    ) -> None:
+        self._room = room
+        self._broken = broken
         self._identity = ModelIdentity(
             name="tiny",
             sample_rate=RATE,
@@ -39,13 +45,24 @@ class TinyModel:
         return self._identity
 
     def embed(self, windows: Float32Array) -> Float32Array:
+        return self.compute(self.prepare(windows))
+
+    def prepare(self, windows: Float32Array) -> Float32Array:
         for window in windows:
             if window.min() > 0.9:
                 os.kill(os.getpid(), signal.SIGKILL)
             if window.max() < -0.9:
                 time.sleep(600)
         spectrum = np.abs(np.fft.rfft(windows, axis=1))[:, 1 : 1 + RATE // 2] ** 2
-        bands = spectrum.reshape(len(windows), BANDS, -1).mean(axis=2)
+        return spectrum.reshape(len(windows), BANDS, -1)
+
+    def compute(self, inputs: Float32Array) -> Float32Array:
+        if "CUDA_VISIBLE_DEVICES" in os.environ:  # only a device's process has it
+            if self._room is not None and len(inputs) > self._room:
+                raise MemoryError
+            if self._broken:
+                raise RuntimeError("the driver is out of order")
+        bands = inputs.mean(axis=2)
         vectors: Float32Array = np.log1p(bands).astype(np.float32)
         return vectors
 
@@ -54,9 +71,11 @@ def load(request: ModelRequest) -> TinyModel:
     options = dict(request.options)
     version = int(options.pop("version", "1"))
     standardise = options.pop("standardise", "no") == "yes"
+    room = options.pop("room", None)
+    broken = options.pop("broken", "no") == "yes"
     precision: dict[str, str | bool] = {"precision": "fp32"}
     if request.precision == "int8":  # the same numbers, said to be another precision's
         precision = {"precision": "int8", "agrees_with_fp32": options.pop("agrees", "yes") == "yes"}
     if options:
         raise UsageError(f"tiny has no option {next(iter(options))}")
-    return TinyModel(version, standardise, precision)
+    return TinyModel(version, standardise, precision, None if room is None else int(room), broken)
