@@ -17,16 +17,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from embedindex.child_process import interrupts_blocked, one_thread_each
 from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
 from embedindex.messages import receive_message
-from embedindex.models.device_process import DeviceProcesses
-from embedindex.models.devices import find_devices
 from embedindex.read_ahead import AtWork
 from embedindex.worker import Embedded, Failed, WorkerSetup, work
+
+if TYPE_CHECKING:
+    from embedindex.models.device_process import DeviceProcesses
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
@@ -244,6 +245,9 @@ class WorkerPool:
         if self._setup.device == "cpu":
             return None
         if self._devices is None:
+            from embedindex.models.device_process import DeviceProcesses
+            from embedindex.models.devices import find_devices
+
             setup = self._setup
             devices = find_devices(setup.device, setup.request.engine)
             required = setup.device == "cuda"
