@@ -21,21 +21,31 @@ DEFAULT_RECALL = 0.95
 EXACT_LATENCY_S = 0.02
 # k-means finds no good centres from fewer vectors, and lists of fewer are read one by one.
 MIN_LISTS = 16
-TRAINING_A_LIST = 60
+LISTS_A_ROOT = 4
+TRAINING_A_LIST = 40
+TRAINING_ROUNDS = 10
+# So many centres and more are learnt and found in two levels (`index_centres`).
+TWO_LEVELS_FROM = 2048
+PARTS_PROBED = 12
+POLISHING_ROUNDS = 2
+# Windows, of as many files, by which it is measured how much a search must read.
+HELD_OUT = 512
 ID_BYTES = 8
 # A code of one bit a dimension comes with two float32 that correct its length.
 RABITQ_FACTOR_BYTES = 8
+CENTRE_BYTES = 2  # a dimension of a centre
 
 # -- estimated -----------------------------------------------------------------------------------------------------
 EXACT_BYTES_A_S = 9e9  # float16 compared with a query, from memory
-ROW_FETCH_S = 60e-6  # one stored vector for re-ranking, from a row of 32 in SQLite
-CODE_S = {"sq8": 30e-9, "rabitq": 20e-9}  # one code of 512 dimensions compared, its share of decoding included
+SEARCH_S = 0.5e-3  # what every search costs
+ROW_FETCH_S = 25e-6  # one stored vector for re-ranking, from a row of 32 in SQLite
+CENTRE_S = 30e-9  # one centre compared
+CODE_S: dict[Kind, float] = {"flat": 0.0, "sq8": 30e-9, "rabitq": 13e-9}  # one code of 512 dimensions compared
 MULTIPLY_ADDS_A_S = 60e9  # products of matrices, all cores
 READ_S = 4e-6  # one vector from the database into the space, at 512 dimensions
-TRAINING_ROUNDS = 10
 # (recall@10 after re-ranking, share of lists that are read, candidates for re-ranking): a first guess, which building
 # replaces by what it measures. 0.95 was seen at ten million windows, the others follow proportions at a quarter of one.
-RECALL_STEPS = ((0.90, 0.031, 60), (0.95, 0.0625, 100), (0.98, 0.125, 160), (0.99, 0.25, 240), (0.995, 0.5, 400))
+RECALL_STEPS = ((0.90, 0.006, 40), (0.95, 0.012, 60), (0.98, 0.03, 100), (0.99, 0.06, 160), (0.995, 0.12, 300))
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ class Plan:
         if self.kind == "flat":
             return "IDMap,SQfp16"
         # Codes of one bit ask for dimensions of equal weight, which a random rotation gives (RaBitQ, SIGMOD 2024).
-        return f"IVF{self.lists},SQ8" if self.kind == "sq8" else f"RR,IVF{self.lists},RaBitQ"
+        centres = f"IVF{self.lists}(SQfp16)"
+        return f"{centres},SQ8" if self.kind == "sq8" else f"RR,{centres},RaBitQ"
 
 
 def make_plan(
@@ -112,8 +123,23 @@ def make_plan(
 
 
 def lists_for(windows: int) -> int:
-    """Return a number of lists: the power of two next below the root, so that building grows as windows^1.5 does."""
-    return 1 << max(0, math.floor(math.log2(max(1, windows)) / 2 + 0.1))
+    """Return a number of lists: the power of two nearest to four times the root, as FAISS's guidelines have it."""
+    wanted = min(LISTS_A_ROOT * math.sqrt(windows), windows / (2 * TRAINING_A_LIST))  # half teaches the centres
+    return 1 << round(math.log2(max(1, wanted)))
+
+
+def search_s(kind: Kind, dimension: int, lists: int, codes: float, candidates: float) -> float:
+    """Return the expected time of a search that compares a vector with all centres and so many codes.
+
+    Args:
+        kind: of the codes.
+        dimension: of the vectors.
+        lists: how many there are.
+        codes: how many codes are compared.
+        candidates: how many windows are ranked by their stored vectors.
+    """
+    widths = dimension / 512
+    return SEARCH_S + (lists * CENTRE_S + codes * CODE_S[kind]) * widths + candidates * ROW_FETCH_S
 
 
 def code_bytes(kind: Kind, dimension: int) -> int:
@@ -124,13 +150,15 @@ def code_bytes(kind: Kind, dimension: int) -> int:
 def _lists_plan(kind: Kind, windows: int, dimension: int, memory_bytes: int, recall: float) -> Plan:
     lists = lists_for(windows)
     training = min(windows, TRAINING_A_LIST * lists)
-    file_bytes = windows * (code_bytes(kind, dimension) + ID_BYTES) + lists * dimension * 4
+    file_bytes = windows * (code_bytes(kind, dimension) + ID_BYTES) + lists * dimension * CENTRE_BYTES
     expected, share, candidates = next((step for step in RECALL_STEPS if step[0] >= recall), RECALL_STEPS[-1])
-    turned = windows * dimension**2 if kind == "rabitq" else 0
-    products = dimension * lists * (windows + TRAINING_ROUNDS * training) + turned
+    # Two levels of centres: see `index_centres`.
+    compared = lists if lists < TWO_LEVELS_FROM else (1 + PARTS_PROBED) * math.sqrt(lists)
+    learning = training * (compared * POLISHING_ROUNDS + TRAINING_ROUNDS * 2 * math.sqrt(lists))
+    products = dimension * ((windows + HELD_OUT) * compared + windows * HELD_OUT + learning)
+    products += windows * dimension**2 if kind == "rabitq" else 0
     build_s = windows * READ_S * dimension / 512 + products / MULTIPLY_ADDS_A_S
-    compared_s = share * windows * CODE_S[kind] * dimension / 512
-    latency_s = compared_s + candidates * ROW_FETCH_S + lists * dimension / 5e9
+    latency_s = search_s(kind, dimension, lists, share * windows, candidates)
     return Plan(
         kind,
         windows,

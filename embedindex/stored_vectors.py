@@ -52,17 +52,19 @@ def vectors_of_windows(store: Store, numbers: Int64Array, dimension: int) -> tup
     return there, vectors
 
 
-def sample_windows(store: Store, count: int, dimension: int, seed: int) -> Iterator[tuple[Int64Array, Float16Array]]:
+def sample_windows(
+    store: Store, count: int, dimension: int, seed: int, a_row: int = SAMPLED_A_ROW
+) -> Iterator[tuple[Int64Array, Float16Array]]:
     """Yield (numbers, vectors) of about `count` windows that are not silent, drawn evenly over the index.
 
-    A few are taken from each row of the database that is read: one a row would read thirty times as much.
+    A few, `a_row`, are taken from each row of the database that is read: one a row would read thirty times as much.
     """
     random = np.random.default_rng(seed)
     next_window = store.next_window
     drawn = 0
-    places = np.sort(random.integers(0, max(1, next_window), 2 * -(-count // SAMPLED_A_ROW) + SAMPLED_A_ROW))
+    places = np.sort(random.integers(0, max(1, next_window), 2 * -(-count // a_row) + a_row))
     for part in np.array_split(random.permutation(places), -(-len(places) // SAMPLED_ROWS_AT_ONCE)):
-        wanted = np.unique(part[:, None] + np.arange(SAMPLED_A_ROW) * (WINDOWS_PER_ROW // SAMPLED_A_ROW))
+        wanted = np.unique(part[:, None] + np.arange(a_row) * (WINDOWS_PER_ROW // a_row))
         there, vectors = vectors_of_windows(store, wanted[wanted < next_window], dimension)
         loud = np.flatnonzero(there & vectors.any(axis=1))[: count - drawn]
         drawn += len(loud)

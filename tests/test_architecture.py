@@ -38,7 +38,17 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("store", {"database", "records", "store", "copies", "stored_vectors", "lock", "writer"}),
     (
         "index",
-        {"space", "index_blocks", "index_file", "index_plan", "index_lists", "index_build", "index", "index_refresh"},
+        {
+            "space",
+            "index_blocks",
+            "index_file",
+            "index_plan",
+            "index_lists",
+            "index_build",
+            "index_centres",
+            "index",
+            "index_refresh",
+        },
     ),
     ("features", set()),
     ("command line", {"cli", "web", "__main__"}),

@@ -191,7 +191,7 @@ def test_centres_are_learnt_again_when_sounds_of_another_kind_came(index: str, m
     monkeypatch.setattr(index_refresh, "WAITING_WINDOWS", 50)
     with open_filled(index) as store:
         fill(store)
-        for centre, again in ((5, False), (77, True)):  # around a centre that was there, and around a new one
+        for centre, again in ((12, False), (77, True)):  # around a centre that was there, and around a new one
             learnt = trailer_of(store).learnt_from
             for number in range(6):
                 put_around(store, b"%d-%d.wav" % (centre, number), centre, seed=centre + number)
