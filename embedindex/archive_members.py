@@ -6,19 +6,17 @@ a member claims is checked before time or disk is spent on it. Format: PKWARE, A
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import struct
-import sys
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 from embedindex.errors import AudioLimitError, DamagedAudioError, UnreadableFileError, display_path
 from embedindex.opening import open_regular_file, unreadable
+from embedindex.temporary import Stretch, Temporary, read_at, write_all
 
 # What a member may unpack to, and so many times its size: music packs to a half, silence to a thousandth.
 MAX_UNPACKED_BYTES = 2 << 30
@@ -70,16 +68,16 @@ def open_member(path: str | bytes | os.PathLike[str], archive: bytes, member: Me
         raise DamagedAudioError(path, f"is packed by a method that is not read here ({how}); unpack its archive")
     file = open_regular_file(archive)
     try:
-        head = _read_at(file, member.offset, LOCAL_HEADER.size)
+        head = read_at(file, member.offset, LOCAL_HEADER.size)
         if len(head) < LOCAL_HEADER.size or not head.startswith(LOCAL_SIGNATURE):
             raise DamagedAudioError(path, "its archive is damaged there; copy or download it again")
         _, name_length, extra_length = LOCAL_HEADER.unpack(head)
         start = member.offset + len(head) + name_length + extra_length
-        packed = _Stretch(file, start, member.packed_size, owned=True)
+        packed = Stretch(file, start, member.packed_size, owned=True)
         if member.method == zipfile.ZIP_STORED:
             return packed
         with packed:
-            return _Stretch(_unpacked(path, archive, member, packed), 0, member.size, owned=False)
+            return Stretch(_unpacked(path, archive, member, packed), 0, member.size, owned=False)
     except OSError as error:
         file.close()
         raise unreadable(path, error) from error
@@ -92,7 +90,7 @@ def open_member(path: str | bytes | os.PathLike[str], archive: bytes, member: Me
 _last: tuple[bytes, Member, io.FileIO] | None = None
 
 
-def _unpacked(path: str | bytes | os.PathLike[str], archive: bytes, member: Member, packed: _Stretch) -> io.FileIO:
+def _unpacked(path: str | bytes | os.PathLike[str], archive: bytes, member: Member, packed: Stretch) -> io.FileIO:
     """Return a temporary file with what a deflated member unpacks to; it goes when nothing uses it any more."""
     global _last
     kept = _last  # other threads may replace it meanwhile
@@ -102,7 +100,7 @@ def _unpacked(path: str | bytes | os.PathLike[str], archive: bytes, member: Memb
     return kept[2]
 
 
-def _unpack(path: str | bytes | os.PathLike[str], member: Member, packed: _Stretch) -> io.FileIO:
+def _unpack(path: str | bytes | os.PathLike[str], member: Member, packed: Stretch) -> io.FileIO:
     ratio = member.size / max(1, member.packed_size)
     if member.size > MAX_UNPACKED_BYTES or (member.size > FREE_BYTES and ratio > MAX_RATIO):
         raise AudioLimitError(
@@ -111,7 +109,7 @@ def _unpack(path: str | bytes | os.PathLike[str], member: Member, packed: _Stret
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     made = crc = 0
     try:
-        target = _Temporary()
+        target = Temporary()
         while not inflate.eof and made <= member.size:
             taken = inflate.unconsumed_tail or packed.read(BLOCK_BYTES)
             if not taken:
@@ -119,7 +117,7 @@ def _unpack(path: str | bytes | os.PathLike[str], member: Member, packed: _Stret
             piece = inflate.decompress(taken, BLOCK_BYTES)
             made += len(piece)
             crc = zlib.crc32(piece, crc)
-            _write_all(target, piece)
+            write_all(target, piece)
     except zlib.error as error:
         raise DamagedAudioError(path, f"is damaged in its archive ({error}); copy or download that again") from error
     except OSError as error:
@@ -130,71 +128,3 @@ def _unpack(path: str | bytes | os.PathLike[str], member: Member, packed: _Stret
     if (made, crc) != (member.size, member.crc):
         raise DamagedAudioError(path, "is damaged in its archive; copy or download that again")
     return target
-
-
-def _write_all(target: io.FileIO, data: bytes) -> None:
-    written = 0
-    while written < len(data):
-        written += target.write(memoryview(data)[written:]) or 0
-
-
-class _Temporary(io.FileIO):
-    """A temporary file without a name, closed when nothing refers to it."""
-
-    def __init__(self) -> None:
-        with tempfile.TemporaryFile(buffering=0) as made:
-            super().__init__(os.dup(made.fileno()), "r+")
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class _Stretch(io.RawIOBase):
-    """A part of a file, as a file of its own; several may read from one at a time.
-
-    Args:
-        file: the whole file.
-        start: where the part begins.
-        size: how long it is; what lies behind the file's end is missing.
-        owned: whether the file is closed with it.
-    """
-
-    def __init__(self, file: io.FileIO, start: int, size: int, *, owned: bool) -> None:
-        self._file, self._start, self._size, self._owned = file, start, size, owned
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any, /) -> int:
-        wanted = min(len(buffer), max(0, self._size - self._position))
-        data = _read_at(self._file, self._start + self._position, wanted)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if self._owned:
-            self._file.close()
-        super().close()
-
-
-def _read_at(file: io.FileIO, place: int, size: int) -> bytes:
-    """Return bytes from a place of a file, fewer at its end."""
-    if sys.platform != "win32":
-        return os.pread(file.fileno(), size, place)
-    file.seek(place)
-    return file.read(size) or b""

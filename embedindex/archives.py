@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from embedindex.archive_members import LOCAL_HEADER, Member, open_member
 from embedindex.errors import AudioLimitError, DamagedAudioError, UnreadableFileError, display_path
-from embedindex.opening import open_regular_file, unreadable
+from embedindex.opening import is_real_folder, is_regular_file, open_regular_file, stat_path, unreadable
+from embedindex.remote_paths import is_remote
 
 SEPARATOR = os.fsencode(os.sep)
 ARCHIVE_SUFFIX = b".zip"
@@ -41,7 +42,7 @@ def is_archive_name(name: bytes) -> bool:
 
 def is_archive(path: str | bytes | os.PathLike[str]) -> bool:
     """Return whether a path leads to a regular file that is taken for an archive."""
-    return is_archive_name(os.fsencode(path)) and os.path.isfile(path)
+    return is_archive_name(os.fsencode(path)) and is_regular_file(path)
 
 
 def archive_of(path: str | bytes | os.PathLike[str]) -> bytes | None:
@@ -50,7 +51,7 @@ def archive_of(path: str | bytes | os.PathLike[str]) -> bytes | None:
     place = whole.lower().find(ARCHIVE_SUFFIX + SEPARATOR)
     while place >= 0:
         archive = whole[: place + len(ARCHIVE_SUFFIX)]
-        if os.path.isfile(archive):
+        if is_regular_file(archive):
             return archive
         place = whole.lower().find(ARCHIVE_SUFFIX + SEPARATOR, place + 1)
     return None
@@ -87,17 +88,34 @@ def is_in_archive(path: str | bytes | os.PathLike[str]) -> bool:
 
 def is_folder(path: str | bytes | os.PathLike[str]) -> bool:
     """Return whether a path leads to a folder, an archive, or a folder in one. Raises what `members` raises."""
-    if os.path.isdir(path) or is_archive(path):
+    if is_real_folder(path) or is_archive(path):
         return True
     return is_in_archive(path) and find_member(path) is None
 
 
 def exists(path: str | bytes | os.PathLike[str]) -> bool:
-    """Return whether there is a file or folder of that path, on disk or in an archive that can be read."""
+    """Return whether there is a file or folder of that path, on disk, on a server, or in an archive that can be read.
+
+    Raises:
+        UnreadableFileError: its server does not say it.
+    """
+    if is_remote(path):
+        return _is_on_server(path)
     try:
         return os.path.exists(path) or is_in_archive(path)
     except (DamagedAudioError, AudioLimitError, UnreadableFileError):
         return False
+
+
+def _is_on_server(path: str | bytes | os.PathLike[str]) -> bool:
+    """Return whether there is such a path on its server. Raises `UnreadableFileError` when that does not say it."""
+    try:
+        stat_path(path)
+    except FileNotFoundError:
+        return is_in_archive(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
 
 
 def open_sound(path: str | bytes | os.PathLike[str]) -> io.RawIOBase:
@@ -122,7 +140,7 @@ def open_sound(path: str | bytes | os.PathLike[str]) -> io.RawIOBase:
 
 def _table(archive: bytes) -> dict[bytes, Member]:
     try:
-        found = os.stat(archive)
+        found = stat_path(archive)
     except OSError as error:
         raise unreadable(archive, error) from error
     return _read_table(archive, found.st_size, found.st_mtime_ns, found.st_ino)
@@ -159,7 +177,7 @@ def _read_table(archive: bytes, size: int, mtime_ns: int, inode: int) -> dict[by
 class _Bounded:
     """A file as `zipfile` reads its table of contents: no more at once than such a table may take."""
 
-    def __init__(self, archive: bytes, file: io.FileIO, size: int) -> None:
+    def __init__(self, archive: bytes, file: io.RawIOBase, size: int) -> None:
         self._archive, self._file, self._size = archive, file, size
         self.seekable, self.seek, self.tell = file.seekable, file.seek, file.tell
 

@@ -16,7 +16,9 @@ from embedindex.archives import archive_of, is_in_archive
 from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
 from embedindex.errors import AudioError
 from embedindex.length_probe import Sample
+from embedindex.opening import stat_path
 from embedindex.records import FileRecord
+from embedindex.remote_paths import is_remote
 
 # (id, size, mtime_ns, status, missing_since, error_kind, device), as `Store.file_state` gives it.
 FileState: TypeAlias = tuple[int, int, int, str, Optional[str], Optional[str], int]  # noqa: UP045 - evaluated on 3.10
@@ -113,7 +115,9 @@ def looks_changed(found: Found, state: FileState) -> bool:
     _, size, mtime_ns, status, _, error_kind, _ = state
     if (size, mtime_ns) != (found.stat.size, found.stat.mtime_ns):
         return True
-    return status == "failed" and error_kind == "io" and os.access(archive_of(found.path) or found.path, os.R_OK)
+    if status != "failed" or error_kind != "io":
+        return False
+    return is_remote(found.path) or os.access(archive_of(found.path) or found.path, os.R_OK)
 
 
 def is_wanted(found: Found, files: int, limit: int | None, since_ns: int | None) -> bool:
@@ -131,6 +135,8 @@ def is_wanted(found: Found, files: int, limit: int | None, since_ns: int | None)
 
 def is_gone(path: bytes) -> bool:
     """Return whether there is nothing of that name; a name that cannot be looked at is not gone."""
+    if is_remote(path):
+        return _is_gone_from_server(path)
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -139,6 +145,20 @@ def is_gone(path: bytes) -> bool:
         try:
             return not is_in_archive(path)
         except AudioError:  # its archive is there, and cannot be read
+            return False
+    except OSError:
+        return False
+    return False
+
+
+def _is_gone_from_server(path: bytes) -> bool:
+    """Return whether a server says that there is nothing of that name; one that says nothing has everything."""
+    try:
+        stat_path(path)
+    except FileNotFoundError:
+        try:
+            return not is_in_archive(path)
+        except AudioError:
             return False
     except OSError:
         return False
@@ -173,12 +193,14 @@ def may_be_forgotten(path: bytes, device: int, root: bytes, trouble: CrawlTroubl
     """Return whether a file that a crawl did not meet was deleted, as opposed to out of sight.
 
     Out of sight: its folder, or one above it, could not be listed; its archive cannot be read; the root is empty; its
-    disk is not mounted.
+    disk is not mounted. Of what lies on a server, the server is asked file by file.
     """
     if any(lies_in(path, folder) for folder, _ in trouble.folders):
         return False
     if any(path == file for file, _ in trouble.files):
         return False
+    if is_remote(path):
+        return is_gone(path)
     return not _is_empty(root) and disk_is_there(path, device) and not _is_in_damaged_archive(path)
 
 

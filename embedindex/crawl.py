@@ -7,80 +7,26 @@ or will be, met on its own. A ZIP archive is looked into as if it were a folder 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import stat as stat_module
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from embedindex.archives import archive_of, find_member, is_archive_name, members
+from embedindex.archives import archive_of, is_archive_name, members
 from embedindex.audio import AUDIO_SUFFIXES
 from embedindex.errors import AudioError
+from embedindex.file_stat import RECHECK as RECHECK
+from embedindex.file_stat import FileStat as FileStat
+from embedindex.file_stat import file_stat as file_stat
+from embedindex.file_stat import member_stat, stat_of
 from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
+from embedindex.opening import entries_of, stat_path
+from embedindex.remote import RemoteEntry
+from embedindex.remote_paths import is_remote, normal_remote
 
 SEPARATOR = os.fsencode(os.sep)
 MAP_SUFFIX = b".sfz"
 _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in AUDIO_SUFFIXES)
-
-
-@dataclass(frozen=True)
-class FileStat:
-    """What the file system says of a file: the key of change detection.
-
-    Attributes:
-        size: bytes.
-        mtime_ns: time of last change in nanoseconds; `RECHECK` when it cannot be trusted.
-        device: device number.
-        inode: inode number, 0 where there is none.
-    """
-
-    size: int
-    mtime_ns: int
-    device: int
-    inode: int
-
-
-# A modification time that no file has: the next scan compares the content again.
-RECHECK = -1
-
-
-def file_stat(path: str | bytes) -> FileStat:
-    """Return the stat of a file, links followed, also of one in an archive.
-
-    Raises:
-        OSError: the file system refused it, or its archive cannot be read.
-    """
-    try:
-        return stat_of(os.stat(path))
-    except NotADirectoryError:
-        try:
-            found = find_member(path)
-        except AudioError as error:
-            raise OSError(errno.EIO, f"its archive {error.reason}") from error
-        if found is None:
-            raise
-        archive, member = found
-        return _member_stat(member.name, member.size, member.changed_ns, file_stat(archive))
-
-
-def _member_stat(name: bytes, size: int, changed_ns: int, archive: FileStat) -> FileStat:
-    """Return what stands for a member's stat; its inode number is made of the archive's number and its name."""
-    if not archive.inode:
-        return FileStat(size, changed_ns, archive.device, 0)
-    digest = hashlib.blake2b(name, digest_size=8, key=archive.inode.to_bytes(8, "big", signed=True)).digest()
-    return FileStat(size, changed_ns, archive.device, int.from_bytes(digest, "big", signed=True))
-
-
-def stat_of(result: os.stat_result) -> FileStat:
-    """Return what `os.stat` said, with 64-bit device and inode numbers as SQLite can keep them."""
-    return FileStat(result.st_size, result.st_mtime_ns, _signed(result.st_dev), _signed(result.st_ino))
-
-
-def _signed(number: int) -> int:
-    """Return an unsigned 64-bit number as a signed one (inode numbers of some file systems use the top bit)."""
-    number &= 2**64 - 1
-    return number - 2**64 if number >= 2**63 else number
 
 
 @dataclass(frozen=True)
@@ -109,6 +55,8 @@ class Listed:
     size: int
     changed_ns: int
 
+
+Entries = list[os.DirEntry[bytes]] | list[RemoteEntry]
 
 # Gives what is in an archive of some stat, None when that cannot be known.
 Listing = Callable[[bytes, FileStat], "list[Listed] | None"]
@@ -161,6 +109,8 @@ def _is_wanted_inside(name: bytes) -> bool:
 
 def absolute_path(path: bytes) -> bytes:
     """Return a path as the index has it: absolute and normalised, links not resolved."""
+    if is_remote(path):
+        return normal_remote(path)
     absolute = os.path.abspath(path)
     # POSIX lets a leading "//" mean something else; no system we know makes use of that.
     return absolute[1:] if SEPARATOR == b"/" and absolute.startswith(b"//") else absolute
@@ -233,7 +183,7 @@ class _Crawl:
         """Yield what a root holds. It was named, so that neither its name nor an ignore file is asked about it."""
         try:
             archive = archive_of(root)
-            result = os.stat(archive or root)
+            result = stat_path(archive or root)
         except OSError as error:
             self.trouble.folders.append((root, error.strerror or str(error)))
             return
@@ -271,7 +221,7 @@ class _Crawl:
             if not inside or leaves_out(os.path.dirname(path)):
                 continue
             if not self._leaves_out(_Place(path, place.root, place.rules), is_folder=False):
-                yield Found(path, _member_stat(one.name, one.size, one.changed_ns, stat), rank, stat.mtime_ns)
+                yield Found(path, member_stat(one.name, one.size, one.changed_ns, stat), rank, stat.mtime_ns)
                 rank = 1
 
     def _folder(self, top: _Place, result: os.stat_result) -> Iterator[Found]:
@@ -285,6 +235,8 @@ class _Crawl:
             if listed is None:
                 continue
             entries, rules = listed
+            if not entries and place.path == place.root and is_remote(place.root):
+                self.trouble.folders.append((place.root, "nothing is in it, which may be the server's trouble"))
             inside: list[tuple[_Place, tuple[int, int]]] = []
             rank = 0
             for entry in entries:
@@ -316,17 +268,16 @@ class _Crawl:
                     self.trouble.files.append((entry.path, error.strerror or str(error)))
             stack.extend(reversed(inside))
 
-    def _list(self, place: _Place) -> tuple[list[os.DirEntry[bytes]], Rules | None] | None:
+    def _list(self, place: _Place) -> tuple[Entries, Rules | None] | None:
         """Return what is in a folder, by name, and the rules that hold there; None when that cannot be known."""
         try:
-            with os.scandir(place.path) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+            entries = entries_of(place.path)
         except OSError as error:
             self.trouble.folders.append((place.path, error.strerror or str(error)))
             return None
         try:
             return entries, _rules_in(place, entries)
-        except (OSError, ValueError) as error:  # nothing is read: it may be just what was to be left out
+        except (OSError, ValueError, AudioError) as error:  # nothing is read: it may be just what was to be left out
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self.trouble.folders.append((place.path, f"left alone, for its {os.fsdecode(IGNORE_FILE)}: {reason}"))
             return None
@@ -369,7 +320,7 @@ class _Crawl:
             self.trouble.files.append((path, reason or str(error)))
 
 
-def _rules_in(place: _Place, entries: list[os.DirEntry[bytes]]) -> Rules | None:
+def _rules_in(place: _Place, entries: Entries) -> Rules | None:
     """Return the rules that hold in a folder that has these entries.
 
     Raises:
@@ -388,6 +339,8 @@ def _was_met(path: bytes, result: os.stat_result, seen: set[tuple[int, int]]) ->
     Raises:
         OSError: the file system refused to say.
     """
+    if is_remote(path):
+        return False
     if (result.st_dev, result.st_ino) in seen:
         return True
     target = os.path.realpath(path)

@@ -14,13 +14,15 @@ import numpy as np
 
 from embedindex.archives import archive_of, exists, is_archive
 from embedindex.arrays import Float32Array, Float64Array
-from embedindex.audio import AUDIO_SUFFIXES, read_audio
-from embedindex.crawl import list_archive
+from embedindex.audio import read_audio
+from embedindex.crawl import is_audio_name, list_archive
 from embedindex.embed import embed_blocks, hop_samples
 from embedindex.errors import DiskFullError, EmbedindexError, PathNotFoundError, UsageError, display_path
 from embedindex.models.base import Model
 from embedindex.models.openl3 import Openl3Model
 from embedindex.models.openl3_pipeline import embed_audio
+from embedindex.opening import entries_of, is_real_folder
+from embedindex.remote_paths import is_remote
 from embedindex.windows import window_start_s
 
 Progress = Callable[[int, int], None]
@@ -84,9 +86,9 @@ def plan_jobs(inputs: Sequence[str], output_dir: str | None = None, suffix: str 
 def _sources(given: str) -> list[str]:
     if is_archive(given):
         return [os.path.join(given, os.fsdecode(one.name)) for one in list_archive(os.fsencode(given)) or []]
-    if os.path.isdir(given):
-        names = sorted(name for name in os.listdir(given) if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES)
-        return [path for path in (os.path.join(given, name) for name in names) if os.path.isfile(path)]
+    if is_real_folder(given):
+        entries = entries_of(os.fsencode(given))
+        return [os.fsdecode(entry.path) for entry in entries if is_audio_name(entry.name) and entry.is_file()]
     if not exists(given):
         raise PathNotFoundError(f"{display_path(given)}: does not exist; give files or folders with sounds")
     return [given]
@@ -95,6 +97,8 @@ def _sources(given: str) -> list[str]:
 def _target(source: str, output_dir: str | None, suffix: str | None) -> str:
     name = os.path.splitext(os.path.basename(source))[0] + (f"_{suffix}" if suffix else "")
     archive = archive_of(source)  # beside it, as nothing is written into one
+    if output_dir is None and is_remote(source):
+        raise UsageError(f"{display_path(source)}: lies on a server, on which nothing is written; add --output-dir")
     beside = os.path.dirname(source if archive is None else os.fsdecode(archive))
     return os.path.join(output_dir or beside, f"{name}.npz")
 

@@ -4,6 +4,7 @@ EmbedindexError
 ├── UsageError               wrong options or arguments                      (exit status 2)
 ├── AudioError               one file could not be used; has `.kind`
 │   ├── UnreadableFileError  the file system refused it                      kind "io"
+│   │   └── ServerAwayError  its server does not answer                      kind "away"
 │   ├── EmptyAudioError      there is no sound in it                         kind "empty"
 │   ├── NotAudioError        its content is not audio                        kind "not-audio"
 │   ├── DamagedAudioError    it is audio, but broken                         kind "damaged"
@@ -27,6 +28,7 @@ EmbedindexError
 │   ├── IndexReadOnlyError   the folder cannot be written
 │   └── DiskFullError        no space left
 ├── ClusterError             the machines of a cluster cannot be reached, or are lost
+├── RemoteError              what reads from servers is not installed, or the server was never there
 ├── ModelMismatchError       the index was made with another model
 ├── PathNotFoundError        a folder or file that was named is not there
 └── QueryError               the query itself cannot be answered
@@ -84,6 +86,12 @@ class UnreadableFileError(AudioError):
     """The file system refused the file: missing, no permission, input/output error, not a regular file."""
 
     kind = "io"
+
+
+class ServerAwayError(UnreadableFileError):
+    """The server that the file lies on does not answer: nothing is known of the file."""
+
+    kind = "away"
 
 
 class EmptyAudioError(AudioError):
@@ -188,6 +196,10 @@ class DiskFullError(StoreError):
 
 class ClusterError(EmbedindexError):
     """The machines of a cluster cannot be reached, or all of them were lost."""
+
+
+class RemoteError(EmbedindexError):
+    """What reads from servers is not installed, or a server that the index knows nothing of does not answer."""
 
 
 class ModelMismatchError(EmbedindexError):

@@ -22,7 +22,7 @@ from embedindex.ignore import Selection
 from embedindex.length_probe import LengthProbe
 from embedindex.models import Model, ModelRequest
 from embedindex.progress import never
-from embedindex.scan import refuse_unknown
+from embedindex.roots import refuse_unknown
 from embedindex.scan_model import ModelQuestion
 from embedindex.store import Store
 from embedindex.time_left import SoundLeft

@@ -17,6 +17,7 @@ from embedindex.changes import is_gone
 from embedindex.crawl import MAP_SUFFIX, SEPARATOR, is_audio_name, is_hidden, lies_in
 from embedindex.ignore import IGNORE_FILE, is_system_folder
 from embedindex.mounts import mounted_below, read_mounts, silent_mount
+from embedindex.remote_paths import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -65,6 +66,9 @@ class FileEvents:
         mounts = read_mounts()
         self._followed, unfollowed, self._silent = [], [], set()
         for root in self._roots:
+            if is_remote(root):
+                unfollowed.append(Unfollowed(root, "servers do not tell what changes on them"))
+                continue
             real = os.path.realpath(root)
             silent = silent_mount(real, mounts)
             if silent is not None:
@@ -152,7 +156,7 @@ class FileEvents:
         mounts = read_mounts()
         identity: list[object] = []
         for root in self._roots:
-            if root not in self._silent:
+            if root not in self._silent and not is_remote(root):
                 identity.append(mounted_below(root, mounts))
                 with suppress(OSError):
                     result = os.stat(root)

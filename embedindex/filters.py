@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from embedindex.remote_paths import is_remote
+
 NumberRange = tuple[int | None, int | None]
 
 
@@ -17,7 +19,7 @@ class Filters:
 
     Attributes:
         labels: (key, value) pairs; a file must have each of them.
-        path: glob over the whole path, or over its end from any folder on (``*`` also matches ``/``).
+        path: glob over the whole path (or URL), or over its end from any folder on (``*`` also matches ``/``).
         min_duration_s: shortest file, seconds.
         max_duration_s: longest file, seconds.
         sample_rate: lowest and highest rate of the file, Hz.
@@ -51,7 +53,8 @@ class Filters:
             )
             values += [_as_stored(key), _as_stored(value)]
         if self.path is not None:
-            pattern = self.path if self.path.startswith("/") else f"*/{self.path}"
+            is_whole = self.path.startswith("/") or is_remote(self.path)
+            pattern = self.path if is_whole else f"*/{self.path}"
             terms.append("path_text GLOB ?")
             values.append(_as_stored(pattern))
         if self.instrument is not None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from embedindex.errors import UsageError, display_path
+from embedindex.remote import open_remote
+from embedindex.remote_paths import is_remote
 
 SEPARATOR = os.fsencode(os.sep)
 IGNORE_FILE = b".embedindexignore"
@@ -125,8 +127,9 @@ def read_rules(folder: bytes, above: Rules | None) -> Rules:
         OSError: it cannot be read.
         ValueError: it is too long, or a line is no pattern.
     """
-    with open(os.path.join(folder, IGNORE_FILE), "rb") as file:
-        content = file.read(IGNORE_MAX_BYTES + 1)
+    path = os.path.join(folder, IGNORE_FILE)
+    with open_remote(path) if is_remote(path) else open(path, "rb", buffering=0) as file:
+        content = file.read(IGNORE_MAX_BYTES + 1) or b""
     if len(content) > IGNORE_MAX_BYTES:
         raise ValueError("is more than a megabyte long")
     lines = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")

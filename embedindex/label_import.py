@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedindex.crawl import SEPARATOR
+from embedindex.crawl import SEPARATOR, absolute_path
 from embedindex.errors import PathNotFoundError, UsageError, display_path
 from embedindex.label_store import FileLabel, file_id_of
 from embedindex.labels import MAX_TEXT, clean_key, clean_text, clean_value, genres_of_tag
 from embedindex.records import FileRecord, Label
+from embedindex.remote_paths import is_remote
 from embedindex.store import Store
 
 PATH_COLUMNS = ("path", "file", "filename")
@@ -178,10 +179,18 @@ class _Lookup:
         """Return the id of the file that `path` means; None where the index has no such file."""
         for spelling in dict.fromkeys((path, _readable(os.fsdecode(path)).encode("utf-8", "surrogateescape"))):
             for folder in self._folders:
-                found = file_id_of(self._store, os.path.normpath(os.path.join(folder, spelling)))
+                found = file_id_of(self._store, _below(folder, spelling))
                 if found is not None:
                     return found
         return None
+
+
+def _below(folder: bytes, path: bytes) -> bytes:
+    """Return the path that is meant by one relative to a folder; an absolute one, or an URL, is itself."""
+    if is_remote(path):
+        return absolute_path(path)
+    joined = os.path.join(folder, path)
+    return absolute_path(joined) if is_remote(joined) else os.path.normpath(joined)
 
 
 _Row = tuple[str, bytes, list[Label]]

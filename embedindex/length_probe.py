@@ -20,9 +20,10 @@ from multiprocessing.context import SpawnProcess
 
 from embedindex.audio import probe
 from embedindex.child_process import interrupts_blocked, limit_process, one_thread_each
-from embedindex.errors import AudioError
+from embedindex.errors import AudioError, ServerAwayError
 from embedindex.messages import GONE
 from embedindex.quiet import quieten_libraries
+from embedindex.remote import read_in_blocks
 from embedindex.time_left import Kind, kind_of
 
 PROBED_FILES = 300
@@ -202,6 +203,7 @@ def _look(connection: Connection, paths: list[bytes], parent: int) -> None:
     """Send the length of each file, None where it is not known; the target of the process."""
     limit_process(parent, NICENESS, MEMORY_BYTES)
     quieten_libraries()
+    read_in_blocks()
     with contextlib.suppress(*GONE):
         connection.send("ready")
         for path in paths:
@@ -211,6 +213,8 @@ def _look(connection: Connection, paths: list[bytes], parent: int) -> None:
 def _length_s(path: bytes) -> float | None:
     try:
         return probe(path).duration_s
+    except ServerAwayError:
+        return None
     except AudioError:
         return 0.0  # its bytes hold no sound
     except Exception:  # noqa: BLE001 - whatever a decoder raises: the scan will say so

@@ -22,6 +22,7 @@ from embedindex.models import same_space
 from embedindex.path_map import PathMap
 from embedindex.progress import never
 from embedindex.records import FileRecord, IndexModel, vectors_hash
+from embedindex.remote_paths import is_remote
 from embedindex.store import Store
 from embedindex.writer import StoreWriter, describe_model
 
@@ -247,6 +248,8 @@ def _stays(there: FileRecord, record: FileRecord) -> bool:
 
 def _stat_here(record: FileRecord, path: bytes) -> FileStat:
     """Return the stat to remember a file by: where this machine has it, the next scan compares it as any other."""
+    if is_remote(path):  # the same from all machines
+        return FileStat(record.size, record.mtime_ns, record.device, record.inode)
     try:
         here = file_stat(path)
     except OSError:

@@ -1,6 +1,6 @@
-"""Opening a file of a library safely, whatever lies under its name, and telling containers by their first bytes.
+"""The one door to the files of a library, on this machine or on a server: what is under a name, and its bytes.
 
-Nothing here waits, follows a pipe or trusts a name. Paths may be bytes.
+Nothing here waits for a file of this machine, follows a pipe or trusts a name. Paths may be bytes.
 """
 
 from __future__ import annotations
@@ -8,8 +8,12 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
 
-from embedindex.errors import UnreadableFileError
+from embedindex.errors import ServerAwayError, UnreadableFileError
+from embedindex.remote import RemoteEntry, list_remote, open_remote, remote_stat
+from embedindex.remote_paths import is_remote
+from embedindex.remote_server import ServerSilentError
 
 # (offset, bytes) of the containers of sound and films that have a signature worth the name.
 _SIGNATURES = (
@@ -43,12 +47,56 @@ _SIGNATURES = (
 )
 
 
-def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.FileIO:
-    """Open a regular file for reading, without ever waiting for it.
+def stat_path(path: str | bytes | os.PathLike[str]) -> os.stat_result:
+    """Return the stat of a file or folder, links followed.
+
+    Raises:
+        OSError: the file system or the server refused it; `ServerSilentError` when that does not answer.
+    """
+    return remote_stat(os.fsencode(path)) if is_remote(path) else os.stat(path)
+
+
+def is_regular_file(path: str | bytes | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a regular file."""
+    return _is_kind(path, stat.S_ISREG) if is_remote(path) else os.path.isfile(path)
+
+
+def is_real_folder(path: str | bytes | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a folder, as opposed to an archive or a folder in one."""
+    return _is_kind(path, stat.S_ISDIR) if is_remote(path) else os.path.isdir(path)
+
+
+def _is_kind(path: str | bytes | os.PathLike[str], kind: Callable[[int], bool]) -> bool:
+    try:
+        return kind(stat_path(path).st_mode)
+    except OSError:
+        return False
+
+
+def entries_of(folder: bytes) -> list[os.DirEntry[bytes]] | list[RemoteEntry]:
+    """Return what is in a folder, by name.
+
+    Raises:
+        OSError: the file system or the server refused it.
+    """
+    if is_remote(folder):
+        return list_remote(folder)
+    with os.scandir(folder) as listing:
+        return sorted(listing, key=lambda entry: entry.name)
+
+
+def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.RawIOBase:
+    """Open a regular file for reading from any place, one of this machine without ever waiting for it.
 
     Raises:
         UnreadableFileError: it is missing, forbidden, a folder, a pipe, a device… A pipe would block for ever.
+        AudioLimitError: it lies on a server, and is too long to be fetched.
     """
+    if is_remote(path):
+        try:
+            return open_remote(os.fsencode(path))
+        except OSError as error:
+            raise unreadable(path, error) from error
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(path, flags)
@@ -69,6 +117,8 @@ def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.FileIO:
 
 def unreadable(path: str | bytes | os.PathLike[str], error: OSError) -> UnreadableFileError:
     """Return the error to raise for a failed call to the operating system."""
+    if isinstance(error, ServerSilentError):
+        return ServerAwayError(path, f"{error.strerror}; try again when it does")
     why = (error.strerror or type(error).__name__).lower()
     return UnreadableFileError(
         path, f"cannot be read ({why}); check that the file is there, readable, and its disk well"

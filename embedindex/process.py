@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
 from embedindex.crawl import FileStat
-from embedindex.errors import display_path
+from embedindex.errors import ServerAwayError, display_path
 from embedindex.length_probe import LengthProbe
 from embedindex.progress import ScanSummary
 from embedindex.records import FileRecord
+from embedindex.remote_paths import is_remote, server_of
 from embedindex.time_left import SoundLeft
 from embedindex.worker import Embedded, Failed
 from embedindex.workers import Finished, Hashed, Pool
@@ -46,6 +47,7 @@ class Processing:
         stop: asked often; True ends the work after the files in hand.
         max_load: no further file is begun while the load average is above this and another is in hand.
         lengths: looks into some of the files for their length; None to learn it as files are done.
+        away: is filled with servers that do not answer any more, and why; their files are left for another time.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Processing:
         stop: Callable[[], bool],
         max_load: float | None = None,
         lengths: LengthProbe | None = None,
+        away: dict[bytes, str] | None = None,
     ) -> None:
         self.store = store
         self.pool = pool
@@ -73,6 +76,7 @@ class Processing:
         self.tell = tell
         self.stop = stop
         self.max_load = max_load
+        self.away = {} if away is None else away
         self.files_done = 0
         self.bytes_done = 0
         self.in_hand: dict[int, Todo] = {}
@@ -140,6 +144,9 @@ class Processing:
                 item = next(self.todo, None)
                 if item is None:
                     return False
+                if self.away and is_remote(item.path) and server_of(item.path) in self.away:
+                    self._leave(item)
+                    continue
                 renamed = self._renamed(item) if item.known is None else None
                 if renamed is None:
                     self.in_hand[item.number] = item
@@ -162,7 +169,9 @@ class Processing:
         if not stat.inode or stat.mtime_ns % 1_000_000_000 == 0:  # whole seconds are shared by whole archives
             return None
         for record in self.store.files_by_inode(stat.device, stat.inode):
-            same = (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
+            # On a server, the number stands for the content, and what is renamed there may get another time.
+            same_time = record.mtime_ns == stat.mtime_ns or is_remote(item.path)
+            same = record.size == stat.size and same_time
             if same and record.id not in self.seen and is_gone(record.path):
                 return record
         return None
@@ -248,7 +257,17 @@ class Processing:
             self.summary.changed += 1
         self._count(item, duration_s)
 
+    def _leave(self, item: Todo) -> None:
+        """Leave a file as it is, for another scan: its server does not answer."""
+        self._count(item)
+        self.summary.postponed += 1
+
     def _failed(self, item: Todo, failure: Failed) -> None:
+        if failure.kind == ServerAwayError.kind:
+            log.warning("left for later: %s: %s", display_path(item.path), failure.reason)
+            self.away.setdefault(server_of(item.path), failure.reason)
+            self._leave(item)
+            return
         self._count(item)
         log.warning("cannot use %s (%s): %s", display_path(item.path), failure.kind, failure.reason)
         if failure.kind == "io" and is_gone(item.path):

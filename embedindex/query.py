@@ -28,12 +28,14 @@ from embedindex.errors import (
     ModelMismatchError,
     PathNotFoundError,
     QueryError,
+    ServerAwayError,
     UsageError,
     display_path,
 )
 from embedindex.models import Model, load_model, same_space
-from embedindex.opening import unreadable
+from embedindex.opening import is_real_folder, unreadable
 from embedindex.records import FileRecord, IndexModel
+from embedindex.remote_server import ServerSilentError
 from embedindex.store import Store
 from embedindex.windows import count_windows, dense_hop
 from embedindex.writer import describe_model
@@ -187,8 +189,11 @@ class QueryMaker:
                 ) from None
             stat = None  # a file of a disk that is away can still be asked about
         except OSError as error:
-            raise unreadable(absolute, error) from error
-        if os.path.isdir(absolute):
+            if isinstance(error, ServerSilentError) and record is not None and record.status == "ok" and part == WHOLE:
+                stat = None
+            else:
+                raise unreadable(absolute, error) from error
+        if stat is not None and is_real_folder(absolute):
             raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
         unchanged = record is not None and (
             stat is None or (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
@@ -361,7 +366,10 @@ def part_blocks(path: bytes, sample_rate: int, part: Part, *, mono: bool = True)
 
 
 def _is_there(path: bytes) -> bool:
-    return os.path.lexists(path) or exists(path)
+    try:
+        return os.path.lexists(path) or exists(path)
+    except ServerAwayError:
+        return False
 
 
 def _starts_s(windows: int, hop_s: float, first_s: float = 0.0) -> Float64Array:

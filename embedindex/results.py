@@ -16,6 +16,7 @@ from typing import Literal
 from embedindex.archives import archive_of, open_sound
 from embedindex.crawl import file_stat
 from embedindex.errors import AudioError, DiskFullError, UsageError, display_path
+from embedindex.remote_paths import is_remote
 from embedindex.search import Hit
 
 NAME_MAX_BYTES = 255
@@ -73,6 +74,8 @@ def ranked_name(hit: Hit, digits: int = 2) -> bytes:
 def _place(source: bytes, target: bytes, how: How) -> Placed:
     try:
         if how == "link":
+            if is_remote(source):
+                return Placed(source, target, "failed", "it lies on a server, where no link can lead; copy it")
             if archive_of(source) is not None:
                 return Placed(source, target, "failed", "it lies in an archive, where no link can lead; copy it")
             if not os.path.exists(source):

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from embedindex.archive_store import forget_archives, remembered_listing
 from embedindex.audio import MAX_DURATION_S
-from embedindex.changes import IdSet, TodoList, is_gone, is_wanted, looks_changed, may_be_forgotten
+from embedindex.changes import IdSet, TodoList, is_wanted, looks_changed, may_be_forgotten
 from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
 from embedindex.errors import (
-    IndexNotFoundError,
     ModelMismatchError,
-    PathNotFoundError,
     StoreError,
-    display_path,
 )
 from embedindex.ignore import Selection
 from embedindex.index_refresh import refresh_index
@@ -31,8 +28,8 @@ from embedindex.length_probe import LengthProbe
 from embedindex.models import ModelIdentity, ModelRequest
 from embedindex.process import Processing
 from embedindex.progress import Report, ScanProgress, ScanSummary, never, silent
+from embedindex.roots import refuse_unknown
 from embedindex.scan_model import ModelQuestion
-from embedindex.store import Store
 from embedindex.time_left import SoundLeft
 from embedindex.worker import WorkerSetup
 from embedindex.workers import STALL_S, Pool, WorkerPool
@@ -126,24 +123,6 @@ def scan(
         return _Scan(store, paths, options, report, stop, pool).run()
 
 
-def refuse_unknown(folder: str, paths: list[bytes]) -> None:
-    """Refuse roots that are not there, unless the index holds files of them: then their disk may be away.
-
-    Raises:
-        PathNotFoundError: there is such a root.
-    """
-    absent = [path for path in paths if is_gone(path)]
-    if not absent:
-        return
-    try:
-        with Store(folder) as store:
-            unknown = [path for path in absent if next(store.paths_below(path), None) is None]
-    except IndexNotFoundError:
-        unknown = absent
-    if unknown:
-        raise PathNotFoundError(f"{display_path(unknown[0])}: there is no such file or folder; check the path")
-
-
 class _Scan:
     """One run. The methods are its stages, in order."""
 
@@ -164,6 +143,7 @@ class _Scan:
         self.pool = pool
         self.summary = ScanSummary()
         self.trouble = CrawlTrouble()
+        self.away: dict[bytes, str] = {}  # servers that fell silent, and what is known of that
         self.selection = Selection(options.include, options.exclude, options.within)
         self.seen = IdSet()
         self.root_ids: dict[bytes, int] = {}
@@ -326,7 +306,9 @@ class _Scan:
                 stop=self.stop,
                 max_load=self.options.max_load,
                 lengths=lengths,
+                away=self.away,
             ).run()
+            self.trouble.folders += self.away.items()
             self.summary.crashes = pool.crashes
 
     def _pool(self, setup: WorkerSetup, fingerprint: str, files: int) -> RayPool | WorkerPool:

@@ -16,7 +16,8 @@ from embedindex.crawl import absolute_path, lies_in, outermost
 from embedindex.errors import IndexBusyError, IndexNotFoundError, display_path
 from embedindex.file_events import FileEvents, Unfollowed
 from embedindex.progress import Report, ScanSummary, silent
-from embedindex.scan import ScanOptions, refuse_unknown, scan
+from embedindex.roots import refuse_unknown
+from embedindex.scan import ScanOptions, scan
 from embedindex.settling import Settling
 from embedindex.store import Store
 

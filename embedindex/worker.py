@@ -27,8 +27,12 @@ from embedindex.messages import GONE, send_message
 from embedindex.models import Model, ModelRequest, load_model
 from embedindex.models.base import TwoStepModel
 from embedindex.models.remote import ANSWER_S, RemoteModel
+from embedindex.opening import unreadable
 from embedindex.quiet import quieten_libraries
 from embedindex.read_ahead import AtWork, Broke, Embedder, End, Item, Waiting, put_file
+from embedindex.remote import has_content_tag
+from embedindex.remote_paths import is_remote
+from embedindex.remote_server import ServerSilentError, while_waiting
 
 ALIVE_EVERY_S = 1.0
 # A file changed less than this before it was read may change again without its time stamp showing it: kernels stamp
@@ -79,8 +83,9 @@ class Failed:
 
 
 def _read_at_ns(path: bytes) -> int:
-    """Return the clock for `trusted_stat`; after all times for a file in an archive, whose time holds its CRC-32."""
-    return time.time_ns() if archive_of(path) is None else 2**63 - 1
+    """Return the clock for `trusted_stat`; after all times where a file's time holds its CRC-32 or ETag."""
+    tells = archive_of(path) is not None or (is_remote(path) and has_content_tag(path))
+    return 2**63 - 1 if tells else time.time_ns()
 
 
 def trusted_stat(before: FileStat, after: FileStat, read_at_ns: int) -> FileStat:
@@ -173,6 +178,7 @@ class _Worker:
 
     def run(self) -> None:
         """Work until the pipe closes."""
+        while_waiting(self._pipe.alive)
         threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True).start()
         Embedder(
             self._model,
@@ -201,6 +207,8 @@ class _Worker:
             with self._at_work.reading(task):
                 try:
                     before = file_stat(path)
+                except ServerSilentError as error:
+                    raise unreadable(path, error) from error
                 except OSError as error:
                     raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from error
                 read_at_ns = _read_at_ns(path)

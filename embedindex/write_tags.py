@@ -20,6 +20,7 @@ from typing import Any
 from embedindex.archives import archive_of
 from embedindex.audio import AudioReader
 from embedindex.errors import AudioError, EngineMissingError, PathNotFoundError, UnreadableFileError, display_path
+from embedindex.remote_paths import is_remote
 
 SUFFIXES = (".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aif", ".aiff", ".aifc", ".wav")
 
@@ -124,6 +125,8 @@ def read_genres(path: bytes) -> tuple[str, ...]:
     Raises:
         TagError: its tags cannot be read, or it is of a kind that cannot be written.
     """
+    if is_remote(path):
+        raise TagError(path, "lies on a server, on which nothing is written; write the tags of a copy on this machine")
     if archive_of(path) is not None:
         raise TagError(path, "lies in an archive, in which nothing is written; unpack it")
     with _tag_errors(path):

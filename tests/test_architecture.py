@@ -17,11 +17,29 @@ LONGER: dict[str, int] = {}  # modules that may be longer, and how long
 # From the bottom up: a module imports from its own layer and from those below. What is not named here is a feature
 # (scan, search, labels…), which lies between the index and the command line.
 LAYERS: tuple[tuple[str, set[str]], ...] = (
-    ("ground", {"errors", "arrays", "locations", "schema", "mel", "descriptors", "quiet", "child_process", "messages"}),
+    (
+        "ground",
+        {
+            "errors",
+            "arrays",
+            "locations",
+            "schema",
+            "mel",
+            "descriptors",
+            "quiet",
+            "child_process",
+            "messages",
+            "remote_paths",
+        },
+    ),
     (
         "sound",
         {
+            "temporary",
+            "remote_server",
+            "remote",
             "opening",
+            "file_stat",
             "archive_members",
             "archives",
             "seeking",

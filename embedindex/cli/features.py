@@ -99,14 +99,19 @@ def _files(paths: list[str]) -> Iterator[bytes]:
         PathNotFoundError: a path is not there.
     """
     from embedindex.archives import exists, is_archive
-    from embedindex.crawl import is_audio_name, is_hidden, list_archive
+    from embedindex.crawl import CrawlTrouble, absolute_path, crawl, is_audio_name, is_hidden, list_archive
     from embedindex.errors import PathNotFoundError, display_path
+    from embedindex.opening import is_real_folder
+    from embedindex.remote_paths import is_remote
 
     for path in map(os.fsencode, paths):
         if not exists(path):
             raise PathNotFoundError(f"{display_path(path)}: is not there; give sound files or folders")
         if is_archive(path):
             yield from (os.path.join(path, one.name) for one in list_archive(path) or [])
+            continue
+        if is_remote(path) and is_real_folder(path):
+            yield from (found.path for found in crawl([absolute_path(path)], CrawlTrouble()))
             continue
         if not os.path.isdir(path):
             yield path
@@ -120,8 +125,10 @@ def _files(paths: list[str]) -> Iterator[bytes]:
 
 def _labels(index: str | None, key: str | None, files: list[bytes]) -> dict[bytes, str]:
     """Return the last column: the folder's name, or the labels that the index knows."""
+    from embedindex.crawl import absolute_path
+
     if key is None:
-        return {path: os.path.basename(os.fsdecode(os.path.dirname(os.path.abspath(path)))) for path in files}
+        return {path: os.path.basename(os.fsdecode(os.path.dirname(absolute_path(path)))) for path in files}
     from embedindex.label_store import file_id_of, given_labels
     from embedindex.labels import clean_key
     from embedindex.locations import index_folder
@@ -129,5 +136,5 @@ def _labels(index: str | None, key: str | None, files: list[bytes]) -> dict[byte
 
     with Store(index_folder(index)) as store:
         given = given_labels(store, clean_key(key))
-        ids = {path: file_id_of(store, os.path.abspath(path)) for path in files}
+        ids = {path: file_id_of(store, absolute_path(path)) for path in files}
     return {path: "; ".join(given.get(file_id or 0, ())) for path, file_id in ids.items()}

@@ -165,6 +165,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
         QueryError: every file has a given label.
     """
     from embedindex.archives import exists, is_folder
+    from embedindex.crawl import absolute_path
     from embedindex.errors import PathNotFoundError, QueryError, display_path
     from embedindex.genre import unlabelled
 
@@ -176,7 +177,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
     inside: list[FileRecord] = []
     outside: list[bytes] = []
     for path in paths:
-        absolute = os.path.abspath(os.fsencode(path))
+        absolute = absolute_path(os.fsencode(path))
         below = [store.file(row[0]) for row in store.paths_below(absolute)]
         if below:
             inside += [record for record in below if record.status == "ok"]

@@ -173,13 +173,14 @@ def _targets(store: Store, arguments: Iterable[str], *, values: bool) -> tuple[l
         values: every label must have a value.
     """
     from embedindex.archives import exists
+    from embedindex.crawl import absolute_path
     from embedindex.errors import PathNotFoundError, UsageError, display_path
     from embedindex.labels import clean_key, parse_pair
 
     ids: list[int] = []
     pairs: list[tuple[str, str | None]] = []
     for argument in arguments:
-        below = [row[0] for row in store.paths_below(os.path.abspath(os.fsencode(argument)))]
+        below = [row[0] for row in store.paths_below(absolute_path(os.fsencode(argument)))]
         if below:
             ids += below
         elif exists(argument) or os.sep in argument.partition("=")[0]:

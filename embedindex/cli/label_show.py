@@ -38,6 +38,7 @@ def list_labels(
 
     Example: embedindex label list --key genre
     """
+    from embedindex.crawl import absolute_path
     from embedindex.errors import PathNotFoundError, display_path
     from embedindex.label_store import label_counts
     from embedindex.labels import clean_key
@@ -52,7 +53,7 @@ def list_labels(
         else:
             rows = []
             for name in files:
-                below = list(store.paths_below(os.path.abspath(os.fsencode(name))))
+                below = list(store.paths_below(absolute_path(os.fsencode(name))))
                 if not below:
                     raise PathNotFoundError(
                         f"{display_path(name)}: is not in the index; `embedindex list` shows what is"

@@ -14,9 +14,11 @@ import numpy as np
 from embedindex.archives import exists
 from embedindex.arrays import Float16Array, Float32Array, Float64Array, Int64Array
 from embedindex.audio import AudioReader
+from embedindex.crawl import absolute_path
 from embedindex.embed import SILENCE, hash_content
 from embedindex.errors import EmptyAudioError, PathNotFoundError, QueryError, display_path
 from embedindex.models.base import Model
+from embedindex.opening import is_real_folder
 from embedindex.remix.frames import FRAMES_PER_S, RATE, Track, describe_blocks
 from embedindex.remix.qualities import Qualities, join_qualities, measure
 from embedindex.remix.units import Cutting, Unit, cut
@@ -74,8 +76,8 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
         AudioError: it cannot be decoded, or there is no sound in it.
         UsageError: the labels to cut at make no sense.
     """
-    absolute = os.path.abspath(os.fsencode(path))
-    if os.path.isdir(absolute):
+    absolute = absolute_path(os.fsencode(path))
+    if is_real_folder(absolute):
         raise QueryError(f"{display_path(absolute)}: is a folder; give the path of a sound")
     if not exists(absolute):
         raise PathNotFoundError(f"{display_path(absolute)}: there is no such file; give the path of a sound")

@@ -1,0 +1,34 @@
+"""The folders and files that a scan is asked to look at: whether they can be meant."""
+
+from __future__ import annotations
+
+from embedindex.changes import is_gone
+from embedindex.crawl import file_stat
+from embedindex.errors import IndexNotFoundError, PathNotFoundError, RemoteError, display_path
+from embedindex.remote_paths import is_remote
+from embedindex.store import Store
+
+
+def refuse_unknown(folder: str, paths: list[bytes]) -> None:
+    """Refuse roots that are not there, unless the index holds files of them: then their disk may be away.
+
+    Raises:
+        PathNotFoundError: there is such a root.
+        RemoteError: there is such a root on a server that cannot be used.
+    """
+    absent = [path for path in paths if is_remote(path) or is_gone(path)]
+    if not absent:
+        return
+    try:
+        with Store(folder) as store:
+            unknown = [path for path in absent if next(store.paths_below(path), None) is None]
+    except IndexNotFoundError:
+        unknown = absent
+    for path in unknown:
+        if is_gone(path):
+            raise PathNotFoundError(f"{display_path(path)}: there is no such file or folder; check the path")
+        try:
+            file_stat(path)
+        except OSError as error:
+            if is_remote(path):
+                raise RemoteError(f"{display_path(path)}: {error.strerror or error}; see docs/remote.md") from error
