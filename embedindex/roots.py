@@ -25,10 +25,12 @@ def refuse_unknown(folder: str, paths: list[bytes]) -> None:
     except IndexNotFoundError:
         unknown = absent
     for path in unknown:
-        if is_gone(path):
-            raise PathNotFoundError(f"{display_path(path)}: there is no such file or folder; check the path")
         try:
-            file_stat(path)
-        except OSError as error:
             if is_remote(path):
-                raise RemoteError(f"{display_path(path)}: {error.strerror or error}; see docs/remote.md") from error
+                file_stat(path)
+                continue
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise RemoteError(f"{display_path(path)}: {error.strerror or error}; see docs/remote.md") from error
+        raise PathNotFoundError(f"{display_path(path)}: there is no such file or folder; check the path")

@@ -164,7 +164,8 @@ class SftpServer:
         monkeypatch.setenv("HOME", str(home))
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self.connections: list[Any] = []
         self.start()
 
@@ -204,8 +205,7 @@ class SftpServer:
             self.connections.clear()
 
         self._loop.call_soon_threadsafe(hang_up)
-        ends = time.monotonic() + 10
-        while self.connections and time.monotonic() < ends:
+        while self.connections and threading.current_thread() is not self._thread:
             time.sleep(0.01)
 
 
@@ -219,16 +219,22 @@ class SmbServer:
         url: of the share.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("smbprotocol", reason="smbprotocol is not installed (embedindex[smb])")
         smbserver = pytest.importorskip("impacket.smbserver", reason="impacket is not installed")
+        from fsspec.config import conf
+        from impacket import ntlm
+
         self.port = free_port()
         self._server = smbserver.SimpleSMBServer(HERE, self.port)
         self._server.addShare("SHARE", str(folder), "")
         self._server.setSMB2Support(True)
-        self._server.addCredential("anna", 0, "", "")
+        self._server.addCredential("anna", 0, ntlm.compute_lmhash("secret"), ntlm.compute_nthash("secret"))
         threading.Thread(target=self._server.start, daemon=True).start()
         self.url = f"smb://{HERE}:{self.port}/share"
+        monkeypatch.setenv("FSSPEC_SMB_USERNAME", "anna")
+        monkeypatch.setenv("FSSPEC_SMB_PASSWORD", "secret")
+        monkeypatch.setitem(conf, "smb", {"username": "anna", "password": "secret"})  # it was read at import
 
     def stop(self) -> None:
         self._server.stop()

@@ -510,9 +510,11 @@ def test_scans_of_this_machine_load_nothing_that_talks_to_servers(library: Path,
     subprocess.run([sys.executable, "-c", program, index, str(library)], check=True)
 
 
-def test_a_share_of_windows_is_scanned_like_a_folder(library: Path, tmp_path: Path, index: str) -> None:
+def test_a_share_of_windows_is_scanned_like_a_folder(
+    library: Path, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_sound(library / "a" / "ä 1.wav")
-    server = SmbServer(library)
+    server = SmbServer(library, monkeypatch)
     here = str(tmp_path / "here")
     run_scan(here, library)
     summary = run_scan(index, server.url)
