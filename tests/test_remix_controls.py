@@ -18,7 +18,7 @@ from embedindex.remix.options import RemixOptions, always
 from embedindex.remix.outputs import write_remix
 from embedindex.remix.recipe import Recipe, from_json, to_json
 from embedindex.remix.render import mixed_blocks
-from embedindex.remix.revision import parse_places, revision
+from embedindex.remix.revision import Revision, parse_places, revisions
 from embedindex.remix.sequence import parse_length
 from embedindex.remix.units import parse_units
 from tests.command_line import command, refusal
@@ -48,6 +48,10 @@ def sources_of(recipe: Recipe) -> list[tuple[bytes, int] | None]:
         None if event.source is None else (recipe.sources[event.source].path, event.source_start)
         for event in recipe.events
     ]
+
+
+def revision(recipe: Recipe, reroll: str | None, lock: str | None) -> Revision:
+    return revisions(recipe, "", reroll, lock)[0]
 
 
 # -- length --------------------------------------------------------------------------------------------------------

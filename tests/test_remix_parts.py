@@ -361,6 +361,33 @@ def test_wrong_layers_are_refused(place: Path, tmp_path: Path, made: tuple[Recip
     words = ("remix", place / "seed.wav", "-o", tmp_path / "out.wav")
     for wrong in ("0", "9", "x", "", "hp2", "-1"):
         assert "--layers" in refusal(*words, f"--layers={wrong}", status=2)
-    recipe = made[1].with_suffix(".recipe.json")
-    assert "--layers hp" in refusal(*words, "--layers", "hp", "--recipe", recipe, "--reroll", "1", status=2)
+    change = ("--recipe", made[1].with_suffix(".recipe.json"))
+    assert "give the same" in refusal(*words, *change, "--reroll", "1", status=2)
+    for wrong in ("1", "x1", "h99", "p", "", "h1,,p2"):
+        assert "--lock" in refusal(*words, "--layers", "hp", *change, "--lock", wrong, status=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_units_of_one_part_are_chosen_again(place: Path, made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    first, out = made
+    change = ("--recipe", out.with_suffix(".recipe.json"), "--reroll", "h1,p2-3")
+    second = remix(place, tmp_path / "out.wav", *change)
+
+    def played(recipe: Recipe) -> list[tuple[int, int, bytes | None, int, float]]:
+        return [
+            (
+                event.layer,
+                event.start,
+                None if event.source is None else recipe.sources[event.source].path,
+                event.source_start,
+                event.gain_db,
+            )
+            for event in recipe.events
+        ]
+
+    old, new = played(first), played(second)
+    changed = [number for number, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    tones = sum(event.layer == 0 for event in first.events)
+    assert changed == [1, tones + 2, tones + 3]
+    assert command("render", tmp_path / "out.recipe.json", "-o", tmp_path / "again.wav").status == 0
+    assert (tmp_path / "again.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()

@@ -133,7 +133,7 @@ def remix(
     from embedindex.remix.master import check_target
     from embedindex.remix.morph import MODES, TAILS
     from embedindex.remix.outputs import read_recipe
-    from embedindex.remix.revision import revision
+    from embedindex.remix.revision import revisions
     from embedindex.remix.sequence import parse_length
 
     options = remix_options(locals())
@@ -154,11 +154,11 @@ def remix(
     check_target(output, bits)
     extras = _extras(labels, events, picture, stems, stems_by, rpp)
     extras.check()
-    change = None
+    changes: tuple[Revision, ...] = ()
     if recipe is not None or reroll is not None or lock is not None:
-        change = revision(read_recipe(_required_recipe(recipe, split)), reroll, lock)
+        changes = revisions(read_recipe(_required_recipe(recipe)), split, reroll, lock)
     made = []
-    for number, found in enumerate(_recipes(seed, index, options, sound, variations, change, quiet=quiet)):
+    for number, found in enumerate(_recipes(seed, index, options, sound, variations, changes, quiet=quiet)):
         made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
         if not quiet:
             for note in found.notes:
@@ -210,7 +210,7 @@ def _recipes(
     options: RemixOptions,
     sound: Sound,
     count: int,
-    change: Revision | None,
+    changes: tuple[Revision, ...],
     *,
     quiet: bool,
 ) -> Iterator[Recipe]:
@@ -236,10 +236,11 @@ def _recipes(
                 files = write_parts(whole.path, folder, told)
             with told_progress(listening, quiet=quiet) as told:
                 parts = PartsComposer(store, view, model, whole, files, options, sound, told)
-            yield from (parts.recipe(number) for number in range(count))
+            yield from (parts.recipe(number, changes) for number in range(count))
             return
         with told_progress(listening, quiet=quiet) as told:
             composer = Composer(store, view, model, seed, options, sound, told)
+        change = changes[0] if changes else None
         yield from (composer.recipe(number, change) for number in range(count))
 
 
@@ -343,11 +344,9 @@ def summary_line(item: dict[str, Any]) -> str:
     return f"{item['output']}: {', '.join(parts)}"
 
 
-def _required_recipe(recipe: str | None, split: str) -> str:
+def _required_recipe(recipe: str | None) -> str:
     from embedindex.errors import UsageError
 
-    if split:
-        raise UsageError(f"--recipe does not go with --layers {split}: the units of its layers are not the same")
     if recipe is None:
         raise UsageError("--reroll and --lock change a recipe; name it with --recipe OUT.recipe.json")
     return recipe

@@ -17,6 +17,7 @@ from embedindex.remix.coarse import CoarseStore
 from embedindex.remix.compose import Composer, Sound, seed_lufs
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.recipe import SPLITS, Event, Recipe, Source
+from embedindex.remix.revision import Revision
 from embedindex.remix.seed import Seed, read_seed
 from embedindex.remix.sources import source_of_seed
 from embedindex.remix.tracks import Told, TrackCache, untold
@@ -75,9 +76,16 @@ class PartsComposer:
         for composer in self.composers:
             composer.channels, composer.taken = channels, self.composers[0].taken
 
-    def recipe(self, variation: int = 0) -> Recipe:
-        """Return one remix; each further one avoids what the earlier ones played."""
-        made = [composer.recipe(variation) for composer in self.composers]
+    def recipe(self, variation: int = 0, changes: tuple[Revision, ...] = ()) -> Recipe:
+        """Return one remix, all anew or an old one changed; each further one avoids what the earlier ones played.
+
+        Raises:
+            UsageError: the old one was cut otherwise.
+        """
+        made = [
+            composer.recipe(variation, change)
+            for composer, change in zip(self.composers, changes or (None, None), strict=True)
+        ]
         frames = max(recipe.output.frames for recipe in made)
         numbers: dict[Source, int] = {}
         events: list[Event] = []

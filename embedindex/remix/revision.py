@@ -14,7 +14,7 @@ from embedindex.errors import UsageError
 from embedindex.remix.align import SHIFT_S
 from embedindex.remix.candidates import Pool
 from embedindex.remix.frames import FRAMES_PER_S
-from embedindex.remix.recipe import Event, Recipe, Source
+from embedindex.remix.recipe import SPLITS, Event, Recipe, Source
 from embedindex.remix.sequence import Sequence
 
 NEAR_S = SHIFT_S[1] + 2 / FRAMES_PER_S
@@ -56,18 +56,47 @@ def parse_places(option: str, text: str, count: int) -> frozenset[int]:
     return frozenset(places)
 
 
-def revision(recipe: Recipe, reroll: str | None, lock: str | None) -> Revision:
-    """Return what ``--reroll`` or ``--lock`` asks for.
+def revisions(recipe: Recipe, split: str, reroll: str | None, lock: str | None) -> tuple[Revision, ...]:
+    """Return what ``--reroll`` or ``--lock`` asks for: one change for all layers, or one for each part of a seed.
+
+    Args:
+        recipe: what there is.
+        split: what parts the seed is taken apart into now.
+        reroll: the units to choose again, where there are parts each with its part's first letter: ``h3,p7-9``.
+        lock: the units to keep.
 
     Raises:
-        UsageError: neither is given, or both, or one makes no sense.
+        UsageError: neither is given, or both, or one makes no sense, or the recipe has other parts.
     """
-    count = sum(event.layer == 0 for event in recipe.events)
     if (reroll is None) == (lock is None):
         raise UsageError("--recipe goes with --reroll UNITS (choose these again) or --lock UNITS (keep only these)")
-    if reroll is not None:
-        return Revision(recipe, parse_places("--reroll", reroll, count))
-    return Revision(recipe, frozenset(range(count)) - parse_places("--lock", lock or "", count))
+    if recipe.output.split != split:
+        raise UsageError("--recipe: it was made with other --layers; give the same")
+    option, text = ("--reroll", reroll) if reroll is not None else ("--lock", lock or "")
+    layers = [_layer_alone(recipe, layer) for layer in range(len(SPLITS[split]))] if split else [recipe]
+    texts: list[str | None] = _by_part(option, text, SPLITS[split]) if split else [text]
+    changes = []
+    for part, named in zip(layers, texts, strict=True):
+        count = sum(event.layer == 0 for event in part.events)
+        places = frozenset() if named is None else parse_places(option, named, count)
+        changes.append(Revision(part, places if reroll is not None else frozenset(range(count)) - places))
+    return tuple(changes)
+
+
+def _layer_alone(recipe: Recipe, layer: int) -> Recipe:
+    events = tuple(replace(event, layer=0) for event in recipe.events if event.layer == layer)
+    return replace(recipe, events=events, output=replace(recipe.output, split=""))
+
+
+def _by_part(option: str, text: str, names: tuple[str, ...]) -> list[str | None]:
+    """Return the units that a text names of each part, without the letters; None where it names none."""
+    found: dict[str, list[str]] = {name[0]: [] for name in names}
+    for part in (part.strip() for part in text.split(",")):
+        if part[:1] not in found:
+            known = " or ".join(f"{name[0]} ({name})" for name in names)
+            raise UsageError(f"{option} {text}: {part!r} names no part; begin with {known}: {option} h3,p7-9")
+        found[part[0]].append(part[1:])
+    return [",".join(parts) if parts else None for parts in found.values()]
 
 
 def require_same_cut(change: Revision, steps: Sequence, layers: int) -> None:
