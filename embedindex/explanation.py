@@ -14,6 +14,7 @@ import numpy as np
 from embedindex.index import IndexView
 from embedindex.likeness import likeness, vectors_as_set
 from embedindex.matching import Order, lay
+from embedindex.narrow import space_for
 from embedindex.query import Query
 from embedindex.search import By, Hit, Match, in_space, path_to_json, way_to_match
 from embedindex.store import Store
@@ -75,11 +76,12 @@ def explain(
         places = np.array([round(hit.start_s / hop_s)])
     way = way_to_match(queries, by, match, warp)
     order: Order = "warp" if warp else "time"
-    everything = view.space.apply(stored)
+    asked = [*((query, False) for query in queries), *((query, True) for query in unlike)]
+    space = view.space if way == "whole" else space_for(store, view, [query for query, _ in asked])
+    everything = space.apply(stored)
     theirs = everything[places]
     explained = []
-    asked = [*((query, False) for query in queries), *((query, True) for query in unlike)]
-    for (query, away), phases in zip(asked, in_space(view, [query for query, _ in asked]), strict=True):
+    for (query, away), phases in zip(asked, in_space(view, [query for query, _ in asked], space), strict=True):
         tables = [phase.rows @ theirs.T for phase in phases]
         if by == "window":
             number = int(np.argmax([table.max() for table in tables]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
-from embedindex.audio import AudioReader
+from embedindex.audio import AudioReader, probe
 from embedindex.cleaning import onset_sample, without_noise
 from embedindex.crawl import CrawlTrouble, FileStat, absolute_path, crawl, file_stat
 from embedindex.embed import embed_blocks, embed_file, hop_samples
@@ -75,6 +75,7 @@ class Query:
         remarks: what a person should know about the answer.
         length_s: how long the sound (or the part of it that is meant) is; None when unknown.
         offset_s: where that part begins in the sound.
+        bandwidth_hz: half its sample rate, of a folder the greatest; None when unknown.
     """
 
     path: bytes
@@ -86,6 +87,7 @@ class Query:
     remarks: tuple[str, ...] = ()
     length_s: float | None = None
     offset_s: float = 0.0
+    bandwidth_hz: float | None = None
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
@@ -200,9 +202,10 @@ class QueryMaker:
         )
         heard: tuple[_Heard, ...]
         if record is not None and record.status == "ok" and unchanged and part == WHOLE:
-            heard, length_s = (self._stored(record),), record.duration
+            heard, length_s, rate = (self._stored(record),), record.duration, record.sample_rate
         else:
             heard, length_s = self._embed(absolute, part)
+            rate = probe(absolute).sample_rate
         loud = tuple(one for one in (one.useful(MAX_WINDOWS) for one in heard) if len(one.vectors))
         if not loud:
             what = "it" if part == WHOLE else "that part of it"
@@ -214,6 +217,7 @@ class QueryMaker:
             tuple(one.starts_s for one in loud),
             length_s=length_s,
             offset_s=part.start_s,
+            bandwidth_hz=None if rate is None else rate / 2,
         )
 
     def from_folder(self, path: str | bytes) -> Query:
@@ -235,6 +239,7 @@ class QueryMaker:
             remarks.append(f"{display_path(folder)}: {MAX_WINDOWS} of its {len(paths)} files are asked about")
             paths = [paths[place] for place in np.linspace(0, len(paths) - 1, MAX_WINDOWS).round().astype(int)]
         parts: list[_Heard] = []
+        bandwidths_hz: list[float | None] = []
         sources: list[bytes] = []
         others = {record.id: record for record in known}
         for name in paths:
@@ -243,6 +248,7 @@ class QueryMaker:
             except (AudioError, QueryError, PathNotFoundError) as error:
                 remarks.append(f"left out of the question: {error}")
                 continue
+            bandwidths_hz.append(one.bandwidth_hz)
             others |= {record.id: record for record in one.records}
             heard = _Heard(one.vectors[0], one.starts_s[0]).useful(max(1, MAX_WINDOWS // len(paths)))
             parts.append(heard)
@@ -252,7 +258,11 @@ class QueryMaker:
             raise QueryError(f"{display_path(folder)}: there is no sound in this folder that can be asked about{why}")
         vectors = np.concatenate([one.vectors for one in parts])
         starts_s = np.concatenate([one.starts_s for one in parts])
-        return Query(folder, (vectors,), None, (starts_s,), tuple(sources), tuple(others.values()), tuple(remarks))
+        widest_hz = None if None in bandwidths_hz else max(filter(None, bandwidths_hz))
+        files = tuple(others.values())
+        return Query(
+            folder, (vectors,), None, (starts_s,), tuple(sources), files, tuple(remarks), bandwidth_hz=widest_hz
+        )
 
     def _was_folder(self, path: bytes) -> bool:
         """Return whether a path that is not there was a folder with files of the index in it."""

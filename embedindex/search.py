@@ -23,8 +23,10 @@ from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_p
 from embedindex.filters import Filters
 from embedindex.index import IndexView
 from embedindex.matching import Order, Phase, lay
+from embedindex.narrow import NarrowSpace, space_for
 from embedindex.query import Query
 from embedindex.records import FileRecord
+from embedindex.space import Space
 from embedindex.store import Store
 from embedindex.whole import MAX_PROPOSED_WINDOWS, By, Match, Row, way_to_match, whole_files
 from embedindex.windows import window_start_s
@@ -65,17 +67,25 @@ class _Question:
         unlike: those of the sounds to be unlike.
         weight: how much a file's score for those takes from its score; 0 when there are none.
         order: whether the order of a sound's windows counts.
+        space: what all of them, and the files, are compared in.
     """
 
     like: list[list[Phase]]
     unlike: list[list[Phase]]
     weight: float
     order: Order
+    space: Space | NarrowSpace
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the index, which compares everything, only guesses at scores."""
+        return isinstance(self.space, NarrowSpace)
 
     @property
     def rows(self) -> Float32Array:
-        """All windows of all phases of the sounds to be like, (n, dimension)."""
-        return np.concatenate([phase.rows for phases in self.like for phase in phases])
+        """All windows of all phases of the sounds to be like, (n, dimension), as the index is asked for them."""
+        rows = np.concatenate([phase.rows for phases in self.like for phase in phases])
+        return self.space.proposals(rows) if isinstance(self.space, NarrowSpace) else rows
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,9 @@ def search(
             rows = whole_files(store, view, queries, unlike, weight, allowed)
         else:
             order: Order = "any" if by == "window" else "warp" if warp else "time"
-            question = _Question(in_space(view, queries), in_space(view, unlike), weight, order)
+            space = space_for(store, view, (*queries, *unlike))
+            like, away = (in_space(view, sounds, space) for sounds in (queries, unlike))
+            question = _Question(like, away, weight, order, space)
             rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, k)
         # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
         own = {record.id for record in selves}
@@ -177,8 +189,8 @@ def search(
     return hits
 
 
-def in_space(view: IndexView, queries: Sequence[Query]) -> list[list[Phase]]:
-    """Return the phases of queries in the space of the index; the windows of a folder have no order."""
+def in_space(view: IndexView, queries: Sequence[Query], space: Space | NarrowSpace) -> list[list[Phase]]:
+    """Return the phases of queries in a space; the windows of a folder have no order."""
     window_s = view.model.identity.window_s
     asked = []
     for query in queries:
@@ -188,7 +200,7 @@ def in_space(view: IndexView, queries: Sequence[Query]) -> list[list[Phase]]:
             tail_s = window_s
             if len(starts_s) and query.length_s is not None:
                 tail_s = min(window_s, max(0.0, query.offset_s + query.length_s - float(starts_s[-1])))
-            phases.append(Phase(view.space.apply(vectors), starts_s - query.offset_s, tail_s))
+            phases.append(Phase(space.apply(vectors), starts_s - query.offset_s, tail_s))
         asked.append(phases)
     return asked
 
@@ -227,7 +239,7 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     """Return at least the `k` best windows, in no order: those of the files whose windows FAISS finds first."""
     everything = question.rows
     proposed, compared = PROPOSED_WINDOWS, COMPARED_FILES + k
-    if question.unlike:  # what is found first may be what is unwanted
+    if question.unlike or question.narrow:  # what is found first may be what is unwanted, or not the best
         proposed, compared = MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES + k
     depth = min(max(proposed, 2 * k), view.windows)
     scores, windows = view.search(everything, depth, allowed)
@@ -236,7 +248,7 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     best = np.full(len(numbers), -np.inf, np.float32)
     np.maximum.at(best, where, scores[found])
     order = np.argsort(-best, kind="stable")
-    if question.unlike:
+    if question.unlike or question.narrow:
         owners = store.owners_of_windows(numbers)[order]
         files = list(dict.fromkeys(owners[owners >= 0].tolist()))[:compared]
     else:
@@ -251,12 +263,14 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
     proposes windows for each window of the query, which bounds the score that any file can have; files are compared
     exactly from the highest bound down, until the next bound is below the k-th score. Files that were compared are
     left out of the next round of proposals, so that one long file cannot hide all others. In a big index one round has
-    to do, as long as it gives `k` files. Unwanted sounds can add at most their weight to a bound (a cosine of -1).
+    to do, as long as it gives `k` files. Unwanted sounds can add at most their weight to a bound (a cosine of -1). In a
+    narrow space there are no bounds: as many files are compared as may be.
     """
     everything = question.rows
     cheap = len(everything) * view.windows <= CHEAP_SEARCH
-    most = max(CHEAP_COMPARED_FILES if cheap or question.unlike else COMPARED_FILES, 2 * k)
-    depth = min(max(PROPOSED_WINDOWS, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
+    most = max(CHEAP_COMPARED_FILES if cheap or question.unlike or question.narrow else COMPARED_FILES, 2 * k)
+    least = MAX_PROPOSED_WINDOWS if question.narrow else PROPOSED_WINDOWS
+    depth = min(max(least, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
     left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
     rows: list[Row] = []
     best: list[float] = []  # the k best scores so far, a heap
@@ -274,7 +288,7 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
                 heapq.heappush(best, score)
                 if len(best) > k:
                     heapq.heappop(best)
-            worst = best[0] - PROPOSAL_ERROR if len(best) == k else -np.inf
+            worst = best[0] - PROPOSAL_ERROR if len(best) == k and not question.narrow else -np.inf
             if record.first_window is not None:
                 left[record.first_window : record.first_window + record.n_windows] = False
         enough = len(best) == k and (not cheap or len(rows) >= most)
@@ -322,7 +336,7 @@ def _bounds(
 
 def _compare(store: Store, view: IndexView, record: FileRecord, question: _Question, by: By, k: int) -> list[Row]:
     """Return the row for the file as a whole, or those for its `k` best windows."""
-    theirs = view.space.apply(store.vectors_of(record))
+    theirs = question.space.apply(store.vectors_of(record))
     loud = np.asarray(theirs.any(axis=1))
     if not loud.any():
         return []

@@ -103,12 +103,12 @@ class Space:
             return np.concatenate(columns, axis=1)
         rows = vectors.astype(np.float32)
         if self.mean is not None and self.scale is not None:
-            sounding = _sounding(rows)
+            silent = ~sounding(rows)
             rows = (rows - self.mean) * self.scale
             if self.limit is not None:
                 np.clip(rows, -self.limit, self.limit, out=rows)
-            rows[~sounding] = 0.0
-        return _unit(rows)
+            rows[silent] = 0.0
+        return unit_rows(rows)
 
     def to_bytes(self) -> bytes:
         """Return the space as a line of JSON and then its numbers.
@@ -209,7 +209,7 @@ class _Moments:
 
     def add(self, batch: Float16Array | Float32Array) -> None:
         """Take the rows that are not all zeros."""
-        rows = batch[_sounding(batch)].astype(np.float64)
+        rows = batch[sounding(batch)].astype(np.float64)
         if not len(rows):
             return
         if not np.isfinite(rows).all():
@@ -240,12 +240,12 @@ def _learnt(moments: _Moments | None) -> Space:
     return Space("standardised", mean.astype(np.float32), scale.astype(np.float32), SCORE_LIMIT)
 
 
-def _sounding(rows: Float16Array | Float32Array) -> BoolArray:
+def sounding(rows: Float16Array | Float32Array) -> BoolArray:
     """Return (n,) True where a row is not all zeros."""
     return np.asarray((rows != 0).any(axis=1), np.bool_)
 
 
-def _unit(rows: Float32Array) -> Float32Array:
+def unit_rows(rows: Float32Array) -> Float32Array:
     """Return `rows` (n, d) scaled to length 1, rows of zeros unchanged; by way of the maximum, so nothing overflows."""
     if not rows.size:
         return rows

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex import descriptors
-from embedindex.arrays import Float32Array
+from embedindex.arrays import Float32Array, Int64Array
 from embedindex.errors import UsageError
+from embedindex.mel import hz_to_mel, mel_to_hz
 from embedindex.models.base import ModelIdentity, ModelRequest
 
 VERSION = 1
@@ -40,6 +41,7 @@ CHUNK_WINDOWS = 8
 SHAPES = ("centroid", "bandwidth", "rolloff", "zero_crossings", "flatness")
 SHAPE_FLOOR_HZ = 50.0  # frequencies are told apart on a logarithmic scale only above this
 CONTRAST_BANDS = 7
+CONTRAST_MIN_HZ = 200.0  # the first band ends here, each further one an octave higher
 
 GROUPS: tuple[tuple[str, int], ...] = (
     ("mel_mean", MEL_BANDS),
@@ -62,6 +64,12 @@ GROUPS: tuple[tuple[str, int], ...] = (
     ("onsets", 4),
 )
 DIMENSION = sum(size for _, size in GROUPS)
+# Groups that are a spectrum in dB less its own mean.
+FORMS = ("mel_mean", "mel_energy")
+# Groups of a number for each band: what they say of one does not depend on what is in the others.
+BANDED = (*FORMS, "contrast_mean", "contrast_std", "contrast_energy", "contrast_delta")
+# Groups that tell how a sound goes on in time, which its highs change little.
+COURSE = ("dynamics", "envelope", "onsets")
 
 TINY = np.float32(1e-12)
 
@@ -153,6 +161,30 @@ def dimension_names() -> list[str]:
         parts = SHAPES if group.startswith("shape") else special.get(group)
         names += [f"{group}_{part}" for part in parts or (f"{number:02d}" for number in range(size))]
     return names
+
+
+def dimensions_below(edge_hz: float) -> dict[str, Int64Array]:
+    """Return the numbers of the dimensions, by group, that stay what they are when all above a frequency is taken away.
+
+    Of `FORMS` that holds but for the mean of the bands that are left.
+    """
+    lowest, highest = hz_to_mel(np.array([MEL_MIN_HZ, MEL_MAX_HZ])).tolist()
+    points_mel = np.linspace(lowest, highest, MEL_BANDS + 2)
+    tops_hz = {
+        "mel": mel_to_hz(points_mel)[2:],
+        "contrast": CONTRAST_MIN_HZ * 2.0 ** np.arange(CONTRAST_BANDS),
+    }
+    tops_hz["contrast"][-1] = SAMPLE_RATE / 2  # the last one has all that is left
+    found = {}
+    first = 0
+    for name, size in GROUPS:
+        numbers = np.arange(first, first + size, dtype=np.int64)
+        if name in BANDED:
+            found[name] = numbers[tops_hz[name.partition("_")[0]] <= edge_hz]
+        elif name in COURSE:
+            found[name] = numbers
+        first += size
+    return found
 
 
 def describe(windows: Float32Array, peaks: Float32Array) -> dict[str, Float32Array]:
