@@ -13,6 +13,7 @@ from urllib.parse import quote
 from embedindex.arrays import Float32Array
 from embedindex.errors import display_path
 from embedindex.map_points import NONE, OTHER, Points, colour_groups, colour_numbers
+from embedindex.remote_paths import is_remote
 
 # Twelve colours that can be told apart on dark and on white (after P. Tol, "Colour schemes", 2021, muted and vibrant).
 PALETTE = (
@@ -47,7 +48,7 @@ def page(points: Points, places: Float32Array, about: str, *, windows: bool) -> 
                 {
                     "name": display_path(os.path.basename(point.path)),
                     "path": display_path(point.path),
-                    "url": "file://" + quote(point.path),
+                    "url": os.fsdecode(point.path) if is_remote(point.path) else "file://" + quote(point.path),
                     "duration": round(point.duration_s, 3),
                     "labels": [display_path(label) for label in point.labels],
                 }

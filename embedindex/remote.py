@@ -29,8 +29,10 @@ from embedindex.temporary import Stretch, Temporary, write_all
 PIECE_BYTES = 4 << 20
 PIECE_S = 60.0
 MAX_FETCHED_BYTES = 8 << 30
-# Fetched files that nobody reads any more are kept for another reading, so many bytes of them.
-KEPT_BYTES = 128 << 20
+# Fetched files are kept for another reading, so many bytes of them: a remix reads hundreds, over and over, a scan's
+# workers read one after the other.
+KEPT_BYTES = 512 << 20
+KEPT_BY_WORKER_BYTES = 64 << 20
 # What is never taken of the disk: so much, or that part of it.
 SPARE_BYTES, SPARE_SHARE = 1 << 30, 0.1
 ROOM_S = 30.0
@@ -181,6 +183,7 @@ _fresh: OrderedDict[bytes, tuple[float, os.stat_result]] = OrderedDict()
 _kept: OrderedDict[tuple[bytes, int, int], Temporary] = OrderedDict()
 
 
+_kept_bytes = KEPT_BYTES
 _in_blocks = False
 
 
@@ -240,10 +243,16 @@ def open_remote(path: bytes) -> Stretch:
     return Stretch(fetched, 0, result.st_size, owned=False)
 
 
+def keep(most: int) -> None:
+    """Set how many bytes of fetched files are kept in this process."""
+    global _kept_bytes
+    _kept_bytes = most
+
+
 def _make_way(size: int) -> None:
     """Let go of what was fetched longest ago, until a file of that size can be kept as well."""
     with _keeping:
-        while _kept and sum(length for _, length, _ in _kept) + size > KEPT_BYTES:
+        while _kept and sum(length for _, length, _ in _kept) + size > _kept_bytes:
             _kept.popitem(last=False)
 
 
@@ -295,6 +304,7 @@ def _take_room(path: bytes, target: Temporary, size: int) -> None:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
         target.truncate(0)
+        _make_way(_kept_bytes)
         if time.monotonic() >= ends:
             raise UnreadableFileError(
                 path, f"cannot be fetched: no room for its {size / 1e6:.0f} MB in {display_path(where)}; free some "

@@ -7,6 +7,7 @@ of what is on it. Any other `OSError` is about one file. Nothing here writes to 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import queue
@@ -205,6 +206,10 @@ def _open_file_system(scheme: bytes, name: bytes) -> tuple[Any, str]:
         if "Protocol not known" not in str(error):
             raise
         raise RemoteError(f"{shown}: nothing here knows {protocol}://; use s3, sftp, smb or http") from error
+    if extra == "smb":  # it would say good-bye at the end, to a server that may be gone
+        import smbclient
+
+        atexit.unregister(smbclient.reset_connection_cache)
     return files, str(top)
 
 

@@ -30,7 +30,7 @@ from embedindex.models.remote import ANSWER_S, RemoteModel
 from embedindex.opening import unreadable
 from embedindex.quiet import quieten_libraries
 from embedindex.read_ahead import AtWork, Broke, Embedder, End, Item, Waiting, put_file
-from embedindex.remote import has_content_tag
+from embedindex.remote import KEPT_BY_WORKER_BYTES, has_content_tag, keep
 from embedindex.remote_paths import is_remote
 from embedindex.remote_server import ServerSilentError, while_waiting
 
@@ -179,6 +179,7 @@ class _Worker:
     def run(self) -> None:
         """Work until the pipe closes."""
         while_waiting(self._pipe.alive)
+        keep(KEPT_BY_WORKER_BYTES)
         threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True).start()
         Embedder(
             self._model,

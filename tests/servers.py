@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -212,8 +214,19 @@ class SftpServer:
 # -- SMB -----------------------------------------------------------------------------------------------------------
 
 
+SMB_SERVER = """
+import sys
+from impacket import ntlm, smbserver
+server = smbserver.SimpleSMBServer(sys.argv[1], int(sys.argv[2]))
+server.addShare("SHARE", sys.argv[3], "")
+server.setSMB2Support(True)
+server.addCredential("anna", 0, ntlm.compute_lmhash("secret"), ntlm.compute_nthash("secret"))
+server.start()
+"""
+
+
 class SmbServer:
-    """Serves a folder as the share ``share``.
+    """Serves a folder as the share ``share``, in a process of its own.
 
     Attributes:
         url: of the share.
@@ -221,20 +234,22 @@ class SmbServer:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("smbprotocol", reason="smbprotocol is not installed (embedindex[smb])")
-        smbserver = pytest.importorskip("impacket.smbserver", reason="impacket is not installed")
+        pytest.importorskip("impacket.smbserver", reason="impacket is not installed")
         from fsspec.config import conf
-        from impacket import ntlm
 
-        self.port = free_port()
-        self._server = smbserver.SimpleSMBServer(HERE, self.port)
-        self._server.addShare("SHARE", str(folder), "")
-        self._server.setSMB2Support(True)
-        self._server.addCredential("anna", 0, ntlm.compute_lmhash("secret"), ntlm.compute_nthash("secret"))
-        threading.Thread(target=self._server.start, daemon=True).start()
-        self.url = f"smb://{HERE}:{self.port}/share"
+        port = free_port()
+        arguments = [sys.executable, "-c", SMB_SERVER, HERE, str(port), str(folder)]
+        self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            with contextlib.suppress(OSError), socket.create_connection((HERE, port), timeout=1):
+                break
+            time.sleep(0.05)
+        self.url = f"smb://{HERE}:{port}/share"
         monkeypatch.setenv("FSSPEC_SMB_USERNAME", "anna")
         monkeypatch.setenv("FSSPEC_SMB_PASSWORD", "secret")
         monkeypatch.setitem(conf, "smb", {"username": "anna", "password": "secret"})  # it was read at import
 
     def stop(self) -> None:
-        self._server.stop()
+        self._process.kill()
+        self._process.wait()

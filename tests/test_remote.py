@@ -286,6 +286,7 @@ def test_a_transfer_that_breaks_off_is_taken_up_again(
     library: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "PIECE_BYTES", 1000)
+    monkeypatch.setenv(remote_server.PATIENCE_VARIABLE, "60")
     monkeypatch.setattr(remote_server, "FIRST_PAUSE_S", 0.01)
     data = make_sound(library / "a.wav").read_bytes()
     broken: list[str] = []
@@ -310,6 +311,7 @@ def test_a_transfer_that_breaks_off_is_taken_up_again(
 def test_a_file_that_never_comes_whole_is_an_error_of_its_own(
     library: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(remote_server.PATIENCE_VARIABLE, "60")
     monkeypatch.setattr(remote_server, "FIRST_PAUSE_S", 0.01)
     make_sound(library / "a.wav")
     web.fault = lambda request: request.command == "GET" and request.path.endswith(".wav") and answer(200)(request)
@@ -364,7 +366,7 @@ def test_fetched_files_have_no_names_and_are_let_go_of(
     sizes = []
     for number in range(5):
         sizes.append(make_sound(library / f"{number}.wav", 300 + number, 0.5).stat().st_size)
-    monkeypatch.setattr(remote, "KEPT_BYTES", 2 * sizes[0])
+    monkeypatch.setattr(remote, "_kept_bytes", 2 * sizes[0])
     for number in range(5):
         with open_sound(f"{web.url}/{number}.wav") as file:
             file.read()
@@ -522,6 +524,8 @@ def test_a_share_of_windows_is_scanned_like_a_folder(
     assert (summary.added, summary.unseen) == (1, [])
     assert known(index, server.url) == known(here, str(library))
     server.stop()
+    gone = run_scan(index, server.url)
+    assert (gone.missing, gone.forgotten) == (1, 0)
 
 
 def test_links_and_odd_names_on_a_server_do_no_harm(library: Path, sftp: SftpServer) -> None:
