@@ -10,7 +10,15 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # They need an index, labelled collections or weights of the user's.
-NEED_MATERIAL = {"clusters.py", "find_original.py", "labels.py", "neighbours.py", "openl3.py", "remix_quality.py"}
+NEED_MATERIAL = {
+    "clusters.py",
+    "find_original.py",
+    "labels.py",
+    "neighbours.py",
+    "openl3.py",
+    "remix_options.py",
+    "remix_quality.py",
+}
 SHARED = {"altered.py", "altered_copies.py", "made_up_library.py", "measure.py"}
 SELF_CONTAINED = sorted({path.name for path in BENCHMARKS.glob("*.py")} - NEED_MATERIAL - SHARED)
 

@@ -332,12 +332,13 @@ def test_a_copy_of_the_seed_stays_out(index: str, library: Path, tmp_path: Path)
     assert not any(source.path.endswith(b"copy.wav") for source in recipe.sources)
 
 
-@pytest.mark.parametrize("sound", ["tone", "silence", "short"])
-def test_seeds_of_one_part_only(place: Path, tmp_path: Path, sound: str) -> None:
+@pytest.mark.parametrize("sound", ["tone", "silence", "short", "surround"])
+def test_odd_seeds_are_remixed_to_the_frame(place: Path, tmp_path: Path, sound: str) -> None:
     samples = {
         "tone": sine(300, 3, RATE),
         "silence": np.zeros(RATE, np.float32),
         "short": texture(0.05, 1),
+        "surround": np.stack([texture(1, number) for number in range(6)], 1),
     }[sound]
     seed = write_samples(tmp_path / "own.wav", samples, RATE)
     assert command("remix", seed, "-o", tmp_path / "out.wav", "--layers", "hp", "-q").status == 0
