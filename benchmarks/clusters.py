@@ -13,7 +13,7 @@ import random
 import time
 from pathlib import Path
 
-from labels import COLLECTIONS, KEY, index_of
+from labels import Collection, collections, index_of
 from sklearn.metrics import adjusted_mutual_info_score
 
 from embedindex.clusters import find_clusters
@@ -39,12 +39,14 @@ def main() -> None:
     options = parser.parse_args()
     print("| collection | way | clusters | in none | AMI with the labels | random | processor s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for collection in options.collection or COLLECTIONS:
-        name, folder, _ = collection.split("=", 2)
+    given_by_name = [Collection(one.split("=")[0], *one.split("=", 2)) for one in options.collection or ()]
+    named = collections(Path(options.indexes), ("drums", "sonic-pi", "lmms"))
+    for collection in given_by_name or named:
+        name, folder = collection.title, collection.folder
         if not Path(folder).is_dir():
             continue
-        with Store(index_of(collection, options.model, options.indexes, 0)) as store:
-            given = {file_id: values[0] for file_id, values in given_labels(store, KEY).items()}
+        with Store(index_of(collection, options.model, Path(options.indexes), 0)) as store:
+            given = {file_id: values[0] for file_id, values in given_labels(store, collection.name).items()}
             for way, arguments in WAYS:
                 started = time.process_time()
                 found = find_clusters(store, **arguments)  # type: ignore[arg-type]

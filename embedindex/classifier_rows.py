@@ -1,7 +1,8 @@
 """What classifiers hear of a file: rows of its stored vectors, its descriptors or both, or stretches of spectrogram.
 
 Conventions: a row of ``embeddings`` is, for each dimension of the index's model, the mean over the file's windows, the
-first window and the greatest value: how it sounds in all, how it starts, what stands out. ``features`` are the columns
+first window and the greatest value: how it sounds in all, how it starts, what stands out (of a model of two, those of
+the one and then those of the other). ``features`` are the columns
 of `embedindex.features`. ``both`` has the one and then the richer of the other. ``segments`` are `SEGMENT_SAMPLES` at
 22,050 Hz as (frames, bands) in dB below the loudest of the stretch; shorter sounds are repeated to fill one.
 
@@ -57,10 +58,21 @@ class Rows:
     blocks: tuple[int, ...]
 
 
-def embedding_row(vectors: Float16Array) -> Float32Array | None:
-    """Return (3 * dimension,) float32 of a file's (windows, dimension) vectors; None when it is silent throughout."""
+def embedding_row(vectors: Float16Array, blocks: tuple[int, ...] = ()) -> Float32Array | None:
+    """Return (3 * dimension,) float32 of a file's (windows, dimension) vectors; None when it is silent throughout.
+
+    Args:
+        vectors: as stored.
+        blocks: dimensions of the models that made them, one after the other; () for one model.
+    """
     loud = vectors[vectors.any(axis=1)]
-    return summary_row(loud) if len(loud) else None
+    return summary_row(loud, blocks) if len(loud) else None
+
+
+def blocks_in(store: Store) -> tuple[int, ...]:
+    """Return the dimensions of the models that made an index's vectors; () for one model."""
+    model = store.model()
+    return () if model is None else tuple(block.dimension for block in model.identity.blocks)
 
 
 def feature_row(path: bytes, kind: FeatureKind) -> Float32Array:
@@ -140,6 +152,8 @@ def load_rows(
         return Rows(np.array(places), np.concatenate([parts[0][place] for place in places]), owner, (SEGMENT_BANDS,))
     tables = [np.stack([part[place] for place in places]) for part in parts]
     blocks = [table.shape[1] for table in tables]
+    if on in ("embeddings", "both"):
+        blocks[:1] = [3 * dimension for dimension in blocks_in(store)] or blocks[:1]
     rows = np.asarray(np.concatenate(tables, axis=1), np.float32)
     return Rows(np.array(places), rows, np.arange(len(places)), tuple(blocks))
 
@@ -149,8 +163,17 @@ def feature_names(on: On, kind: FeatureKind) -> tuple[str, ...]:
     return columns(kind) if on in ("features", "both") else ()
 
 
-def sound_row(path: bytes, vectors: Float16Array | None, on: On, kind: FeatureKind) -> Float32Array | None:
+def sound_row(
+    path: bytes, vectors: Float16Array | None, on: On, kind: FeatureKind, blocks: tuple[int, ...] = ()
+) -> Float32Array | None:
     """Return what classifiers hear of one sound, (rows, columns) or (segments, frames, bands); None when silent.
+
+    Args:
+        path: the sound.
+        vectors: (windows, dimension) by the index's model, where embeddings are heard.
+        on: embeddings, features, both or segments.
+        kind: which features.
+        blocks: see `blocks_in`.
 
     Raises:
         AudioError: it cannot be decoded.
@@ -159,7 +182,7 @@ def sound_row(path: bytes, vectors: Float16Array | None, on: On, kind: FeatureKi
         return segments(path)
     parts: list[Float32Array] = []
     if on in ("embeddings", "both"):
-        row = None if vectors is None else embedding_row(vectors)
+        row = None if vectors is None else embedding_row(vectors, blocks)
         if row is None:
             return None
         parts.append(row)
@@ -169,7 +192,8 @@ def sound_row(path: bytes, vectors: Float16Array | None, on: On, kind: FeatureKi
 
 
 def _embeddings(store: Store, records: Sequence[FileRecord]) -> dict[int, Float32Array]:
-    found = ((number, embedding_row(store.vectors_of(record))) for number, record in enumerate(records))
+    blocks = blocks_in(store)
+    found = ((number, embedding_row(store.vectors_of(record), blocks)) for number, record in enumerate(records))
     return {number: row for number, row in found if row is not None}
 
 

@@ -18,6 +18,8 @@ from embedindex.evaluate import stratified_parts
 from embedindex.fitting import Material, Method, fit
 from embedindex.labelled import Labelled, metadata_rows
 from embedindex.learners import parts_of
+from embedindex.likeness import space_of
+from embedindex.space import Space
 from embedindex.store import Store
 from embedindex.train import Plan, Scores, check_plan, load_material, scores_of
 from embedindex.views import learn_views
@@ -85,7 +87,9 @@ def compare(
     groups = labelled.groups
     grouped = groups if groups.max() < MAX_GROUPS else parts_of(groups, labelled.truth, FOLDS, first.seed)
     parts = stratified_parts(labelled.truth, FOLDS, first.seed)
-    jobs: list[tuple[str, str, bool, Chances]] = [(NEIGHBOURS, "embeddings", False, _neighbours(labelled, first.seed))]
+    jobs: list[tuple[str, str, bool, Chances]] = [
+        (NEIGHBOURS, "embeddings", False, _neighbours(labelled, space_of(store), first.seed))
+    ]
     for plan in plans:
         material = narrowed[plan.hears, plan.kind][1]
         jobs.append((plan.method, _hearing(plan), False, _learning(plan.method, material, groups, first.seed)))
@@ -126,9 +130,10 @@ def _scores(labelled: Labelled, split: Int64Array, chances: Chances) -> Scores |
     return scores_of(chances(split)[judged], labelled.truth[judged])
 
 
-def _neighbours(labelled: Labelled, seed: int) -> Chances:
+def _neighbours(labelled: Labelled, space: Space, seed: int) -> Chances:
     def chances(split: Int64Array) -> Float64Array:
-        alike = learn_views(labelled.files, labelled.groups, seed).likeness(labelled.files, labelled.files)
+        views = learn_views(labelled.files, labelled.groups, space, seed)
+        alike = views.likeness(labelled.files, labelled.files)
         penalised = alike - hub_penalties(alike, split, split)[None, :]
         return cross_fitted(penalised, labelled.truth, split, K_CHOICES, seed)[0]
 

@@ -22,6 +22,7 @@ from embedindex.errors import QueryError
 from embedindex.labelled import Labelled, load_labelled, metadata_rows
 from embedindex.likeness import FileSet, join, load_files, space_of
 from embedindex.metrics import ReliabilityBin
+from embedindex.space import Space
 from embedindex.store import Store
 from embedindex.views import learn_views, shares_of
 from embedindex.voting import HUB_NEIGHBOURS, K_CHOICES, cross_fitted, hub_penalties, plain_vote
@@ -219,27 +220,33 @@ def evaluate(
 def _tables(stores: Sequence[Store], labelled: Labelled) -> tuple[dict[str, tuple[Float32Array, bool]], Labelled]:
     """Return ({name: (likenesses, is it a control)} of the models and of their fusion, the files that all have)."""
     paths = [record.path for record in labelled.records]
-    found: list[tuple[str, dict[bytes, int], FileSet]] = [
-        (_model_name(stores[0]), {path: number for number, path in enumerate(paths)}, labelled.files)
+    found: list[tuple[str, dict[bytes, int], FileSet, Space]] = [
+        (
+            _model_name(stores[0]),
+            {path: number for number, path in enumerate(paths)},
+            labelled.files,
+            space_of(stores[0]),
+        )
     ]
     for store in stores[1:]:
         records = [record for path in paths if (record := store.file_by_path(path)) is not None]
-        sets = list(load_files(store, records, space_of(store)))
+        space = space_of(store)
+        sets = list(load_files(store, records, space))
         if not sets:
             raise QueryError(
                 "an index to compare with holds none of the labelled files, by path; scan the same folders"
             )
         files = join(sets)
         path_of = {record.id: record.path for record in records}
-        found.append((_model_name(store), {path_of[int(i)]: place for place, i in enumerate(files.ids)}, files))
-    common = np.array([number for number, path in enumerate(paths) if all(path in places for _, places, _ in found)])
+        found.append((_model_name(store), {path_of[int(i)]: place for place, i in enumerate(files.ids)}, files, space))
+    common = np.array([number for number, path in enumerate(paths) if all(path in places for _, places, *_ in found)])
     if len(common) < 2:
         raise QueryError("the indexes have fewer than two labelled files in common, by path; scan the same folders")
     labelled = labelled.take(common)
     tables: dict[str, tuple[Float32Array, bool]] = {}
-    for number, (name, places, files) in enumerate(found, 1):
+    for number, (name, places, files, space) in enumerate(found, 1):
         same_files = files.take(np.array([places[paths[place]] for place in common]))
-        table = learn_views(same_files, labelled.groups).likeness(same_files, same_files)
+        table = learn_views(same_files, labelled.groups, space).likeness(same_files, same_files)
         tables[name if name not in tables else f"{name} ({number})"] = (table, False)
     if len(tables) > 1:
         tables[" + ".join(tables)] = (fused([table for table, _ in tables.values()], labelled.groups), False)

@@ -229,7 +229,7 @@ def learn_judge(
     across_groups = bool(teachers.judgeable(teachers.groups).mean() > 0.5)
     groups = labelled.groups if across_groups else np.arange(len(labelled), dtype=np.int64)
     teacher_groups = groups[place]
-    views = learn_views(labelled.files, groups, seed)
+    views = learn_views(labelled.files, groups, space, seed)
     penalties = hub_penalties(views.likeness(labelled.files, teachers.files), groups, teacher_groups)
     alike = views.likeness(teachers.files, teachers.files)
     voter = choose_voter(alike - penalties[place], teachers.truth, teacher_groups, K_CHOICES if k is None else (k,))

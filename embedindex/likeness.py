@@ -129,17 +129,24 @@ def _cut(ids: Int64Array, parts: Sequence[Float16Array], space: Space, stretches
     together = space.apply(np.concatenate(parts))
     rows = [stretch_rows(together[low:high], stretches) for low, high in pairwise(edges)]
     starts = np.cumsum([0] + [len(row) for row in rows]).astype(np.int64)
-    return FileSet(ids, np.concatenate(rows), starts, np.stack([summary_row(part) for part in parts]))
+    return FileSet(ids, np.concatenate(rows), starts, np.stack([summary_row(part, blocks_of(space)) for part in parts]))
 
 
-def summary_row(vectors: Float16Array) -> Float32Array:
+def blocks_of(space: Space) -> tuple[int, ...]:
+    """Return the dimensions of the parts of a vector that two models made; () where one model made the whole."""
+    return tuple(part.dimension for part in space.parts)
+
+
+def summary_row(vectors: Float16Array, blocks: tuple[int, ...] = ()) -> Float32Array:
     """Return (3 * dimension,) float32 of a sound's (windows, dimension) stored vectors, silent ones left out.
 
     Of each dimension the mean, the first window's and the greatest value: how it sounds in all, how it starts, what
-    stands out.
+    stands out. Of vectors of several `blocks` (see `blocks_of`) these three of the first block come first.
     """
     loud = vectors.astype(np.float32)
-    return np.concatenate((loud.mean(axis=0), loud[0], loud.max(axis=0)))
+    edges = np.cumsum([0, *(blocks or (loud.shape[1],))])
+    three = (loud.mean(axis=0), loud[0], loud.max(axis=0))
+    return np.concatenate([row[low:high] for low, high in pairwise(edges) for row in three])
 
 
 def vectors_as_set(vectors: Float16Array, space: Space, stretches: int = MAX_STRETCHES) -> FileSet:

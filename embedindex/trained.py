@@ -80,13 +80,16 @@ def judge_records(
             yield chunk[place].id, _judgement(about, row, float(near), top)
 
 
-def judge_sound(classifier: Classifier, path: bytes, vectors: Float16Array | None, *, top: int = 3) -> Judgement | None:
+def judge_sound(
+    classifier: Classifier, path: bytes, vectors: Float16Array | None, blocks: tuple[int, ...] = (), *, top: int = 3
+) -> Judgement | None:
     """Return the judgement of a sound outside the index; None for silence.
 
     Args:
         classifier: what judges.
         path: the sound.
         vectors: (windows, dimension) by the index's model, where the classifier hears embeddings.
+        blocks: see `embedindex.classifier_rows.blocks_in`.
         top: how many labels to name.
 
     Raises:
@@ -94,7 +97,7 @@ def judge_sound(classifier: Classifier, path: bytes, vectors: Float16Array | Non
     """
     about = classifier.about
     on, kind = _hears(about)
-    heard = sound_row(path, vectors, on, kind)
+    heard = sound_row(path, vectors, on, kind, blocks)
     if heard is None:
         return None
     chances, known = classifier.session.run(heard)

@@ -12,12 +12,14 @@ Conventions: ``n`` files as a `FileSet`; likenesses are (n, m) float32 from -1 t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from embedindex.arrays import Float32Array, Int64Array
-from embedindex.likeness import FileSet, likeness
+from embedindex.likeness import FileSet, blocks_of, likeness
+from embedindex.space import Space
 
 LIMIT = 3.0  # standard deviations, as in the space of an index
 # Of many labelled files summaries are turned onto so many principal axes, learnt from some of them: six times as fast.
@@ -35,12 +37,14 @@ class Views:
     Attributes:
         mean: (columns,) of the summaries.
         scale: (columns,) one over their deviation; 0 where they do not vary.
+        blocks: columns of the models that made the vectors, one after the other; they count equally.
         axes: (columns, AXES) onto which prepared summaries are turned; None for as they are.
         share: how much of the likeness is that of the stretches.
     """
 
     mean: Float32Array
     scale: Float32Array
+    blocks: tuple[int, ...]
     axes: Float32Array | None
     share: float
 
@@ -58,25 +62,29 @@ class Views:
     def summaries(self, files: FileSet) -> Float32Array:
         """Return (n, columns or AXES) prepared summaries of length 1."""
         rows = np.clip((files.summaries - self.mean) * self.scale, -LIMIT, LIMIT)
+        for low, high in pairwise(np.cumsum([0, *self.blocks])):
+            rows[:, low:high] = _unit(rows[:, low:high])
         return _unit(rows if self.axes is None else rows @ self.axes)
 
 
-def learn_views(files: FileSet, groups: Int64Array, seed: int = 0) -> Views:
+def learn_views(files: FileSet, groups: Int64Array, space: Space, seed: int = 0) -> Views:
     """Return the views for judging by some files.
 
     Args:
         files: the labelled ones; their labels play no part.
         groups: (n,) files of one group do not tell how far likenesses spread.
+        space: that of their index.
         seed: of what is drawn at random where there are many files.
     """
     random = np.random.default_rng(seed)
     mean, deviation = files.summaries.mean(axis=0), files.summaries.std(axis=0)
     varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1.0)
     scale = np.asarray(np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0), np.float32)
-    views = Views(mean, scale, None, 1.0)
+    blocks = tuple(3 * dimension for dimension in blocks_of(space)) or (len(mean),)
+    views = Views(mean, scale, blocks, None, 1.0)
     if len(files) > AXES_FROM_FILES and len(mean) > AXES:
         drawn = np.sort(random.choice(len(files), AXES_FROM_FILES, replace=False))
-        views = Views(mean, scale, _principal_axes(views.summaries(files.take(drawn))), 1.0)
+        views = Views(mean, scale, blocks, _principal_axes(views.summaries(files.take(drawn))), 1.0)
     if len(files) > SPREAD_FILES:
         drawn = np.sort(random.choice(len(files), SPREAD_FILES, replace=False))
         files, groups = files.take(drawn), groups[drawn]
@@ -86,7 +94,7 @@ def learn_views(files: FileSet, groups: Int64Array, seed: int = 0) -> Views:
         apart = ~np.eye(len(files), dtype=bool)
     spreads = [float(np.std(table[apart])) for table in (likeness(files, files), rows @ rows.T)]
     share, _ = shares_of(spreads)
-    return Views(views.mean, views.scale, views.axes, share)
+    return replace(views, share=share)
 
 
 def shares_of(spreads: Sequence[float]) -> list[float]:

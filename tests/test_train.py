@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from embedindex.train import Plan, split_test, train
 from embedindex.writer import StoreWriter
 from tests.command_line import command
 from tests.indexing import run_scan, write_samples
+from tests.processes import children, finish, lives, start, wait_until
 from tests.sounds import noise, sine
 
 KITS, HITS = 6, 2
@@ -306,6 +310,29 @@ def test_history_is_drawn(drums: str, tmp_path: Path) -> None:
     picture = tmp_path / "history.png"
     command("train", "--index", drums, "--key", "drum", "--method", "boosting", "--plot", picture, "-q")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize("moment", ["reading", "learning"])
+def test_ctrl_c_leaves_the_classifier_that_was_there_and_nothing_half_written(drums: str, moment: str) -> None:
+    arguments = ("train", "--index", drums, "--key", "drum", "--method", "forest")
+    command(*arguments)
+    (before,) = Path(drums, "classifiers").iterdir()
+    content = before.read_bytes()
+    process = start(*arguments, "--on", "features", "-j", "1", "--seed", "1", start_new_session=True)
+    wait_until(lambda: len(children(process.pid)) > 1)  # besides the tracker of semaphores: it reads files
+    if moment == "learning":
+        wait_until(lambda: len(children(process.pid)) < 2 or process.poll() is not None)
+    started = children(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    status, _, error = finish(process)
+    assert status in ((130,) if moment == "reading" else (0, 130)), error
+    assert "Traceback" not in error
+    assert sorted(Path(drums, "classifiers").iterdir()) == [before]
+    assert (before.read_bytes() == content) == (status == 130)
+    assert read_classifier(str(before)).about.seed == (0 if status else 1)
+    wait_until(lambda: not any(lives(one) for one in started))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")

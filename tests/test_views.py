@@ -8,7 +8,7 @@ import pytest
 from embedindex.arrays import Float32Array
 from embedindex.evaluate import fused
 from embedindex.likeness import FileSet, likeness, summary_row, vectors_as_set
-from embedindex.space import Space
+from embedindex.space import Part, Space
 from embedindex.views import AXES, AXES_FROM_FILES, learn_views, shares_of
 from embedindex.voting import K_GAIN, choose_voter, gather_evidence, learn_voter
 
@@ -37,7 +37,7 @@ def test_summary_is_mean_first_and_greatest_of_the_windows() -> None:
 
 def test_likeness_is_the_mean_of_stretches_and_standardised_summaries_that_spread_equally() -> None:
     files, groups = made(40, 6), np.arange(40) // 4
-    found = learn_views(files, groups).likeness(files, files)
+    found = learn_views(files, groups, Space("plain")).likeness(files, files)
     given = files.summaries
     standardised = np.clip((given - given.mean(axis=0)) / given.std(axis=0), -3, 3)
     tables = likeness(files, files), cosines(standardised)
@@ -46,6 +46,18 @@ def test_likeness_is_the_mean_of_stretches_and_standardised_summaries_that_sprea
     expected = (tables[0] / spreads[0] + tables[1] / spreads[1]) / (1 / spreads[0] + 1 / spreads[1])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(np.diag(found), 1, atol=1e-5)
+
+
+def test_summaries_of_two_models_count_equally_however_long_they_are() -> None:
+    vectors = np.array([[1, 4, 9], [3, 2, 5]], np.float16)
+    assert summary_row(vectors, (1, 2)).tolist() == [2, 1, 3, 3, 7, 4, 9, 4, 9]
+    files, groups = made(40, 6), np.arange(40) // 4
+    space = Space("blocks", parts=(Part(2, 0.7, Space("plain")), Part(4, 0.3, Space("plain"))))
+    rows = learn_views(files, groups, space).summaries(files)
+    given = files.summaries
+    standardised = np.clip((given - given.mean(axis=0)) / given.std(axis=0), -3, 3)
+    expected = (cosines(standardised[:, :6]) + cosines(standardised[:, 6:])) / 2
+    np.testing.assert_allclose(rows @ rows.T, expected, atol=1e-5)
 
 
 def test_what_does_not_spread_gets_no_weight() -> None:
@@ -57,7 +69,7 @@ def test_what_does_not_spread_gets_no_weight() -> None:
 def test_of_many_files_the_summaries_are_short_and_say_nearly_the_same() -> None:
     files = made(AXES_FROM_FILES + 200, 120, kinds=30)
     groups = np.arange(len(files)) // 10
-    short = learn_views(files, groups)
+    short = learn_views(files, groups, Space("plain"))
     rows = short.summaries(files)
     assert rows.shape == (len(files), AXES)
     whole = np.clip((files.summaries - short.mean) * short.scale, -3, 3)

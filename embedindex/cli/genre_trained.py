@@ -55,6 +55,7 @@ def _outside(
     classifier: Classifier, store: Store, paths: list[bytes], top: int, min_confidence: float, *, several: bool
 ) -> list[Result]:
     """Judge sounds that the index does not hold; where the classifier hears embeddings, they are embedded first."""
+    from embedindex.classifier_rows import blocks_in
     from embedindex.embed import embed_file
     from embedindex.query import QueryMaker
     from embedindex.trained import judge_sound, needs_vectors
@@ -65,7 +66,7 @@ def _outside(
     results = []
     for path in paths:
         vectors = embed_file(path, model, known.hop_s, content_hash=b"").vectors if model and known else None
-        judgement = judge_sound(classifier, path, vectors, top=top)
+        judgement = judge_sound(classifier, path, vectors, blocks_in(store), top=top)
         labels = () if judgement is None else judgement.labels(min_confidence, several=several)
         results.append(Result(path, None, judgement, labels))
     return results
