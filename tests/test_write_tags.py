@@ -98,20 +98,23 @@ def test_killed_at_any_moment_no_file_is_damaged(tmp_path: Path) -> None:
     chance = random.Random(1)
     paths = [make(tmp_path / f"song{suffix}", 3.0) for suffix in FORMATS]
     before = {path: read_audio(path)[0] for path in paths}
+    list(write_genres([(os.fsencode(path), ["genre of the start"]) for path in paths], str(tmp_path / "backup.jsonl")))
     program = (
         "import itertools, sys\n"
         "from embedindex.write_tags import write_genres\n"
         "paths = [path.encode() for path in sys.argv[2:]]\n"
         "print('ready', flush=True)\n"
         "for number in itertools.count():\n"
-        "    list(write_genres([(path, [f'genre {number}']) for path in paths], sys.argv[1]))\n"
+        "    for change in write_genres([(path, [f'genre {number}']) for path in paths], sys.argv[1]):\n"
+        "        print(change.path, flush=True)\n"
     )
     arguments = [sys.executable, "-c", program, str(tmp_path / "backup.jsonl"), *map(str, paths)]
     for _ in range(50):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(chance.random() * 0.4)
+            for _ in range(chance.randint(1, 2 * len(FORMATS))):  # by files, so that a busy machine gets as far
+                process.stdout.readline()
+            time.sleep(chance.random() * 0.05)
             process.send_signal(signal.SIGKILL)
         for path in paths:
             read_genres(os.fsencode(path))
