@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ class Collection:
 def collections(keep: Path, only: Sequence[str] = ()) -> Iterator[Collection]:
     """Yield what Debian packages offer, or of it what is named; excerpts are cut when their turn comes."""
     kits = "/usr/share/hydrogen/data/drumkits"
-    known = (
+    known: tuple[tuple[str, str, Callable[[], str], str], ...] = (
         ("drums13", "drum kits, 13 types", lambda: kits, "drums13"),
         ("drums", "drum kits, finer types", lambda: kits, "drums"),
         ("sonic-pi", "sonic-pi prefixes", lambda: "/usr/share/sonic-pi/samples", "prefix"),
