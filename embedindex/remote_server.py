@@ -130,11 +130,12 @@ class Server:
             except EmbedindexError:
                 raise
             except Exception as error:  # libraries raise what they like
-                plain = _in_the_systems_words(error, self._scheme)
+                real = _real_error(error, self._scheme)
+                plain = _in_the_systems_words(real)
                 if plain is not None:
                     self._answered()
                     raise plain from error
-                reason = _reason(error)
+                reason = _reason(real)
             else:
                 self._answered()
                 return answer
@@ -158,7 +159,7 @@ class Server:
         try:
             _within(CALL_S, lambda: _info(*self._files(self.name)))
         except Exception as error:  # noqa: BLE001 - as in `ask`
-            return _in_the_systems_words(error, self._scheme) is not None
+            return _in_the_systems_words(_real_error(error, self._scheme)) is not None
         return True
 
     def _files(self, path: bytes) -> tuple[Any, str]:
@@ -250,10 +251,15 @@ def _pause(seconds: float) -> None:
         _alive()
 
 
-def _in_the_systems_words(error: BaseException, scheme: bytes) -> OSError | None:
-    """Return a server's own word about a path as an error of the system; None where it is no such word."""
+def _real_error(error: BaseException, scheme: bytes) -> BaseException:
+    """Return what went wrong: of web servers, fsspec says of everything that there is no such file."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None and scheme in WEB:
-        error = error.__cause__  # fsspec says this of whatever went wrong
+        return error.__cause__
+    return error
+
+
+def _in_the_systems_words(error: BaseException) -> OSError | None:
+    """Return a server's own word about a path as an error of the system; None where it is no such word."""
     kind, status, number = type(error).__name__, getattr(error, "status", None), getattr(error, "errno", None)
     if isinstance(error, FileNotFoundError) or number == errno.ENOENT or status in (404, 410):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

@@ -23,6 +23,7 @@ from embedindex.verify import verify
 from embedindex.worker import WorkerSetup
 from tests.command_line import command, refusal
 from tests.indexing import age, constant, make_sound, records, run_scan, write_samples
+from tests.servers import WebServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("ray")]
 
@@ -210,3 +211,20 @@ def test_command_scans_on_the_cluster(library: Path, index: str, cluster: Any) -
         "scan", library, "--index", index, "--model", "tiny", "--engine", "ray", "--address", cluster.address, "--json"
     )
     assert done.json["added"] == 1
+
+
+def test_machines_of_a_cluster_read_from_servers_themselves(
+    library: Path, index: str, on: Cluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (fsspec[http])")
+    for number in range(6):
+        make_sound(library / f"{number}.wav", 200 + 50 * number)
+    server = WebServer(library)
+    try:
+        assert run_scan(index, server.url, cluster=on, workers=0).added == 6
+    finally:
+        server.stop()
+    alone = str(tmp_path / "alone")
+    run_scan(alone, library)
+    heard = [{os.path.basename(path): facts[-1] for path, facts in content(each).items()} for each in (index, alone)]
+    assert heard[0] == heard[1]

@@ -444,7 +444,8 @@ def test_unknown_kinds_of_servers_and_servers_that_are_not_there_are_refused(ind
     assert "nothing here knows gopher://" in refusal("scan", "gopher://h/x", "--index", index)
     pytest.importorskip("aiohttp")
     said = refusal("scan", "http://127.0.0.1:9/music", "--index", index, "--model", "tiny")
-    assert "does not answer" in said
+    assert "http://127.0.0.1:9/music: its server does not answer: " in said
+    assert "connect" in said.lower()
     with pytest.raises(RemoteError):
         run_scan(index, "http://127.0.0.1:9/music")
 
