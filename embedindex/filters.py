@@ -48,9 +48,7 @@ class Filters:
         terms = ["1" if missing else "missing_since IS NULL"]
         values: list[Any] = []
         for key, value in self.labels:
-            terms.append(
-                "EXISTS (SELECT 1 FROM labels WHERE labels.file_id = files.id AND key = ? AND value = ? COLLATE NOCASE)"
-            )
+            terms.append("files.id IN (SELECT file_id FROM labels WHERE key = ? AND value = ? COLLATE NOCASE)")
             values += [_as_stored(key), _as_stored(value)]
         if self.path is not None:
             is_whole = self.path.startswith("/") or is_remote(self.path)

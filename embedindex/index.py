@@ -16,7 +16,7 @@ import numpy as np
 from embedindex.arrays import BoolArray, Float16Array, Float32Array, Int64Array
 from embedindex.errors import IndexDamagedError, IndexEmptyError, display_path
 from embedindex.index_file import Trailer, open_index
-from embedindex.index_lists import Lists, StoredWindows, list_offsets, merged
+from embedindex.index_lists import Lists, StoredWindows, list_offsets, list_sizes, merged
 from embedindex.index_plan import DEFAULT_MEMORY_BYTES, DEFAULT_RECALL, Plan, make_plan
 from embedindex.models.base import ModelIdentity
 from embedindex.records import IndexModel
@@ -40,7 +40,7 @@ class IndexView:
         space: the transform that queries have to go through.
         model: the model of the index.
         next_window: every window number is below it.
-        windows: how many vectors can be found.
+        windows: how many vectors can be found, or (beside lists, when some went) a few less.
         base: vectors from the file on disk, and what came after them.
         removed: (first window, number) runs of `base` that are gone.
         damage: what is wrong with the file on disk, which was not used then; None when nothing is.
@@ -185,7 +185,8 @@ def load_view(store: Store) -> IndexView:
         space = Space.from_bytes(bytes.fromhex(trailer.space))
         lists = None
         if trailer.kind != "flat":
-            offsets = list_offsets(index, trailer.header_bytes)
+            sizes = np.frombuffer(bytes.fromhex(trailer.sizes), "<u4").astype(np.int64)
+            offsets = list_offsets(index, trailer.header_bytes, sizes if len(sizes) else list_sizes(index))
             stored = stored_windows(store, space, dimension)
             lists = Lists(index, stored, trailer.next_window, trailer.steps, blocks, offsets)
         base = (index,) if lists is None else ()
@@ -196,7 +197,10 @@ def load_view(store: Store) -> IndexView:
         removed = tuple(
             (first, count) for first, count in store.removed_since(trailer.generation) if first < trailer.next_window
         )
-        windows = store.sounding_windows()
+        # To count them takes longer than a search; silence among what went makes them a few more than this.
+        windows = index.ntotal + fresh.ntotal - sum(count for _, count in removed)
+        if windows <= 0 or lists is None:
+            windows = store.sounding_windows()
         return IndexView(space, model, store.next_window, windows, (*base, fresh), removed, lists=lists)
 
 

@@ -79,12 +79,17 @@ class CheckedBlocks:
         filled = np.asarray(ends) > np.asarray(starts)
         np.add.at(steps, np.asarray(starts)[filled] // BLOCK_BYTES, 1)
         np.add.at(steps, (np.asarray(ends)[filled] - 1) // BLOCK_BYTES + 1, -1)
-        for block in np.flatnonzero((np.cumsum(steps[:-1]) > 0) & ~self._checked).tolist():
-            wanted = self._hashes[block * HASH_BYTES : (block + 1) * HASH_BYTES]
-            start = block * BLOCK_BYTES
-            if xxhash.xxh3_64_digest(self._map[start : start + BLOCK_BYTES]) != wanted:
-                raise self._damaged
-            if hasattr(mmap, "MADV_DONTNEED") and start % mmap.PAGESIZE == 0:
-                # FAISS maps the file, too: without this, what was searched would count twice in this process's memory.
-                self._map.madvise(mmap.MADV_DONTNEED, start, min(BLOCK_BYTES, len(self._map) - start))
-            self._checked[block] = True
+        blocks = np.flatnonzero((np.cumsum(steps[:-1]) > 0) & ~self._checked)
+        if not len(blocks):
+            return
+        with memoryview(self._map) as view:
+            for block in blocks.tolist():
+                wanted = self._hashes[block * HASH_BYTES : (block + 1) * HASH_BYTES]
+                if xxhash.xxh3_64_digest(view[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]) != wanted:
+                    raise self._damaged
+        self._checked[blocks] = True
+        if hasattr(mmap, "MADV_DONTNEED") and BLOCK_BYTES % mmap.PAGESIZE == 0:
+            # FAISS maps the file, too: without this, what was searched would count twice in this process's memory.
+            for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
+                start, end = int(run[0]) * BLOCK_BYTES, min((int(run[-1]) + 1) * BLOCK_BYTES, len(self._map))
+                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)

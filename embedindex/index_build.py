@@ -7,7 +7,10 @@ the way, while the vectors come by anyhow. The same database gives the same inde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +76,7 @@ def build_lists(store: Store, plan: Plan, space: Space, progress: Progress | Non
     finder = _train(index, sample)
     del sample
     closeness = fill(
-        index, space, store.vector_batches(), finder, judge.see, lambda done: tell("Filling", done, plan.windows)
+        index, space, store.vector_batches(), finder, judge, lambda done: tell("Filling", done, plan.windows)
     )
     return Built(index, judge.steps(index), closeness)
 
@@ -99,12 +102,31 @@ def finder_of(ivf: Any) -> CentreFinder:
     return CentreFinder.of(ivf.quantizer.reconstruct_n(0, ivf.nlist), SEED)
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch of vectors that is ready to be put into lists.
+
+    Attributes:
+        ids: (n,) window numbers.
+        rows: (n, width) as the IVF index has them.
+        closeness: (n,) inner products with the nearest centre.
+        lists: (n,) its number.
+        near: the held-out windows' neighbours among them, when there is a judge.
+    """
+
+    ids: Int64Array
+    rows: Float32Array
+    closeness: Float32Array
+    lists: Int64Array
+    near: tuple[Float32Array, Int64Array] | None
+
+
 def fill(
     index: faiss.Index,
     space: Space,
     batches: Iterable[tuple[Int64Array, Float16Array]],
     finder: CentreFinder | None = None,
-    see: Callable[[Int64Array, Float32Array], None] | None = None,
+    judge: _Judge | None = None,
     tell: Callable[[int], None] | None = None,
 ) -> float:
     """Add vectors to lists; return their mean inner product with their lists' centres, NaN when there are none.
@@ -114,30 +136,50 @@ def fill(
         space: the vectors' space.
         batches: window numbers and stored vectors.
         finder: the way to its centres, when it is known already.
-        see: is given the window numbers and the rows of the space.
+        judge: is to take note of all vectors.
         tell: is told how many windows are done.
     """
     import faiss
 
     ivf = ivf_of(index)
     way = finder or finder_of(ivf)
-    total, count = 0.0, 0
-    for numbers, vectors in batches:
+
+    def prepare(batch: tuple[Int64Array, Float16Array]) -> _Prepared:
+        numbers, vectors = batch
         loud = np.flatnonzero(vectors.any(axis=1))
-        if len(loud):
-            unit = space.apply(vectors[loud])
-            rows = turned(index, unit)
-            closeness, lists = way.nearest(rows)
-            ids = np.ascontiguousarray(numbers[loud])
-            pointer = faiss.swig_ptr
-            ivf.add_core(len(rows), pointer(rows), pointer(ids), pointer(lists))
-            total, count = total + float(closeness.sum(dtype=np.float64)), count + len(rows)
-            if see is not None:
-                see(ids, unit)
+        unit, ids = space.apply(vectors[loud]), np.ascontiguousarray(numbers[loud])
+        rows = turned(index, unit)
+        closeness, lists = way.nearest(rows)
+        return _Prepared(ids, rows, closeness, lists, None if judge is None else judge.nearest_of(ids, unit))
+
+    total, count = 0.0, 0
+    for done in _ahead(prepare, batches):
+        if not len(done.rows):
+            continue
+        pointer = faiss.swig_ptr
+        ivf.add_core(len(done.rows), pointer(done.rows), pointer(done.ids), pointer(done.lists))
+        total, count = total + float(done.closeness.sum(dtype=np.float64)), count + len(done.rows)
+        if judge is not None and done.near is not None:
+            judge.note(*done.near)
         if tell is not None:
             tell(count)
     index.ntotal = ivf.ntotal
     return total / count if count else float("nan")
+
+
+def _ahead(
+    prepare: Callable[[tuple[Int64Array, Float16Array]], _Prepared], batches: Iterable[tuple[Int64Array, Float16Array]]
+) -> Iterator[_Prepared]:
+    """Yield what becomes of batches, in their order; some are prepared ahead, on all cores, while others are read."""
+    workers = os.cpu_count() or 1
+    waiting: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(prepare, batch))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class _Judge:
@@ -174,17 +216,20 @@ class _Judge:
             new.append(rows[~own])
         return new if sum(map(len, new)) > sum(map(len, known)) else known + new
 
-    def see(self, numbers: Int64Array, rows: Float32Array) -> None:
-        """Take note of vectors that come by."""
+    def nearest_of(self, numbers: Int64Array, rows: Float32Array) -> tuple[Float32Array, Int64Array]:
+        """Return ((n, most) scores, (n, most) window numbers) of the nearest of some vectors that come by."""
         scores = self._queries @ rows.T
         # A file's own windows are near each other; what counts is what is found of other files.
         scores[(numbers >= self._firsts[:, None]) & (numbers < self._ends[:, None])] = -np.inf
-        if scores.shape[1] > self._scores.shape[1]:
-            best = np.argpartition(-scores, self._scores.shape[1], axis=1)[:, : self._scores.shape[1]]
-            scores, ids = np.take_along_axis(scores, best, 1), numbers[best]
-        else:
-            ids = np.broadcast_to(numbers, scores.shape)
-        self._scores, self._windows = merged(self._scores, self._windows, scores, ids)
+        most = self._scores.shape[1]
+        if scores.shape[1] <= most:
+            return scores, np.broadcast_to(numbers, scores.shape)
+        best = np.argpartition(-scores, most, axis=1)[:, :most]
+        return np.take_along_axis(scores, best, 1), numbers[best]
+
+    def note(self, scores: Float32Array, windows: Int64Array) -> None:
+        """Take note of what `nearest_of` returned."""
+        self._scores, self._windows = merged(self._scores, self._windows, scores, windows)
 
     def steps(self, index: faiss.Index) -> tuple[SearchStep, ...]:
         """Return what has to be read for each number of results."""

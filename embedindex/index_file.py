@@ -66,6 +66,7 @@ class Trailer:
         faiss_hash: its xxh3_128, hexadecimal.
         kind: the kind of the `index_plan.Plan` it was made by.
         header_bytes: length of what comes before the lists in FAISS's part; 0 when there are no lists.
+        sizes: how many windows each list holds, little-endian uint32 in hexadecimal; FAISS tells only one at a time.
         blocks: `index_blocks.BlockHasher.hexdigest` of FAISS's part; empty when there are no lists.
         steps: how much a search of the lists reads.
         closeness: mean inner product of a vector and its list's centre.
@@ -86,6 +87,7 @@ class Trailer:
     faiss_hash: str = ""
     kind: str = "flat"
     header_bytes: int = 0
+    sizes: str = ""
     blocks: str = ""
     steps: tuple[SearchStep, ...] = ()
     closeness: float = 0.0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Codes tell windows apart less well that are all far from the query, as those are which pass a filter.
 FILTERED_CANDIDATES = 2
+NEARLY_ALL = 0.95  # of the windows: just the query itself is left out
 # So few windows are compared one by one, from the database: an answer from lists could miss some of them.
 EXACT_WINDOWS = 20_000
 EXACT_BATCH = 4096
@@ -101,7 +102,8 @@ class Lists:
             count = int(np.count_nonzero(allowed))
             if count <= max(self.exact_windows, k):
                 return self.stored.search(queries, k, np.flatnonzero(allowed))
-            share, factor = count / len(allowed), FILTERED_CANDIDATES
+            share = count / len(allowed)
+            factor = FILTERED_CANDIDATES if share < NEARLY_ALL else 1
         step = self.step_for(k)
         n_lists = ivf_of(self.index).nlist
         # Where few may be found, as many of them lie in more lists.
@@ -222,11 +224,15 @@ def preassigned(
     return numbers
 
 
-def list_offsets(index: faiss.Index, header_bytes: int) -> Int64Array:
-    """Return (lists + 1,) where the lists begin in the file that FAISS wrote: their codes and numbers come last."""
+def list_sizes(index: faiss.Index) -> Int64Array:
+    """Return (lists,) how many windows each list holds."""
     ivf = ivf_of(index)
-    sizes = np.array([ivf.invlists.list_size(number) for number in range(ivf.nlist)], np.int64)
-    ends: Int64Array = header_bytes + np.cumsum(sizes * (ivf.code_size + ID_BYTES))
+    return np.array([ivf.invlists.list_size(number) for number in range(ivf.nlist)], np.int64)
+
+
+def list_offsets(index: faiss.Index, header_bytes: int, sizes: Int64Array) -> Int64Array:
+    """Return (lists + 1,) where the lists begin in the file that FAISS wrote: their codes and numbers come last."""
+    ends: Int64Array = header_bytes + np.cumsum(sizes * (ivf_of(index).code_size + ID_BYTES))
     return np.concatenate((np.array([header_bytes], np.int64), ends))
 
 

@@ -27,7 +27,7 @@ from embedindex.index_file import (
     remove_leftover,
     write_index_file,
 )
-from embedindex.index_lists import ivf_of, lists_bytes
+from embedindex.index_lists import ivf_of, list_sizes, lists_bytes
 from embedindex.index_plan import Plan, make_plan
 from embedindex.records import IndexModel
 from embedindex.space import Space, learn_space
@@ -142,6 +142,7 @@ def _write(store: StoreWriter, model: IndexModel, content: _Content, on_disk: Tr
             closeness=content.closeness,
             added=content.added,
             added_closeness=content.added_closeness,
+            sizes="" if content.kind == "flat" else list_sizes(content.index).astype("<u4").tobytes().hex(),
         ),
         0 if content.kind == "flat" else lists_bytes(content.index),
     )

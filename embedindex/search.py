@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from embedindex.allowed import allowed_windows
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from embedindex.errors import IndexEmptyError, QueryError, UsageError, display_path
+from embedindex.errors import IndexEmptyError, UsageError, display_path
 from embedindex.filters import Filters
 from embedindex.index import IndexView
 from embedindex.matching import Order, Phase, lay
@@ -169,7 +170,7 @@ def search(
     way = way_to_match(queries, by, match, warp)
     selves = tuple(record for query in (*queries, *unlike) for record in query.records)
     with store.snapshot():  # a scan may go on meanwhile
-        allowed = _allowed(store, view, filters or Filters(), () if include_self else selves)
+        allowed = allowed_windows(store, view, filters or Filters(), () if include_self else selves)
         weight = unlike_weight if unlike else 0.0
         if way == "whole":
             rows = whole_files(store, view, queries, unlike, weight, allowed)
@@ -213,26 +214,6 @@ def labels_of(store: Store, record: FileRecord) -> dict[str, list[str]]:
         if label.value not in values:
             values.append(label.value)
     return labels
-
-
-def _allowed(store: Store, view: IndexView, filters: Filters, selves: tuple[FileRecord, ...]) -> BoolArray | None:
-    """Return which window numbers may be found, (next_window,) bool, or None for all."""
-    unfiltered = filters == Filters()
-    if unfiltered and not selves and not store.has_missing():
-        return None
-    where, values = filters.sql()
-    runs = np.array(store.window_runs(where, values), np.int64).reshape(-1, 2)
-    steps = np.zeros(view.next_window + 1, np.int8)
-    inside = runs[runs[:, 0] + runs[:, 1] <= view.next_window]  # a scan may have added files since the view was made
-    np.add.at(steps, inside[:, 0], 1)
-    np.add.at(steps, inside.sum(axis=1), -1)
-    allowed = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
-    for record in selves:
-        if record.first_window is not None:
-            allowed[record.first_window : record.first_window + record.n_windows] = False
-    if not unfiltered and not allowed.any():
-        raise QueryError("no sound in the index passes these filters; `embedindex list` shows what there is")
-    return allowed
 
 
 def _best_windows(store: Store, view: IndexView, question: _Question, allowed: BoolArray | None, k: int) -> list[Row]:
