@@ -1,10 +1,12 @@
 """A scan on a Ray cluster against one on this machine, on the same cores; and how much a coordinator can write.
 
-    python benchmarks/cluster.py [--files 2000] [--seconds 10] [--model spectral] [--minutes 10] [--quick]
+    python benchmarks/cluster.py [--files 2000] [--seconds 10] [--model spectral] [--pairs 1] [--only overhead]
+    python benchmarks/cluster.py --only coordinator [--minutes 10] [--rate 5000] [--dimension 512]
 
 The cluster is two raylets of one core each on this machine, beside a head without cores; the scan on one machine has
 two workers. A second scan on the cluster has a third raylet, which is killed midway. Vectors are compared bit for bit.
-Target: at most 10 % more time.
+Target: at most 10 % more time. Processor time is that of all processes, Ray's own included, as far as looking at them
+five times a second shows it; `--only overhead` leaves the third raylet and the coordinator out.
 
 The coordinator is then fed by workers that make nothing but random vectors, as fast as 5,000 windows a second come, for
 `--minutes`. Target: it keeps up, and its memory is flat.
@@ -16,6 +18,7 @@ import argparse
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -71,43 +74,92 @@ def kill_midway(index: Path, raylet: int, files: int, done: threading.Event) -> 
             continue
 
 
-def compare_engines(files: int, seconds: float, model: str) -> list[list[str]]:
+class ProcessorTime:
+    """Adds up the processor time of this process's descendants while it is open; those of others do not count.
+
+    Attributes:
+        used_s: seconds, of those that began before only what they used meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.used_s = 0.0
+        self._before: dict[int, float] = {}
+        self._now: dict[int, float] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> ProcessorTime:
+        note_times(os.getpid(), self._before)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self.used_s = sum(seconds - self._before.get(process, 0.0) for process, seconds in self._now.items())
+
+    def _look(self) -> None:
+        while not self._end.wait(0.2):
+            note_times(os.getpid(), self._now)
+        note_times(os.getpid(), self._now)
+
+
+def note_times(process: int, times: dict[int, float]) -> None:
+    """Note the processor time of all descendants of a process, in seconds by process id."""
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            for child in map(int, path.read_text().split()):
+                note_times(child, times)
+                ticks = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
+                times[child] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only: bool) -> list[list[str]]:
     """Return the rows of the table of scans."""
     os.environ.setdefault("RAY_health_check_failure_threshold", "3")
     os.environ.setdefault("RAY_health_check_period_ms", "1000")
     from ray.cluster_utils import Cluster
 
     rows: list[list[str]] = []
+    times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_library(folder / "library", files, seconds)
 
-        def timed(name: str, *engine: str) -> float:
-            index = folder / name.replace(" ", "-")
-            run = run_cold(
-                embedindex("scan", str(folder / "library"), "--index", str(index), "--model", model, "--quiet", *engine)
+        def timed(name: str, *engine: str) -> None:
+            index = folder / name
+            with ProcessorTime() as cpu:
+                run = run_cold(
+                    embedindex("scan", str(folder / "library"), "--index", str(index), "--model", model, "-q", *engine)
+                )
+            same = (
+                "" if not rows else ("equal" if vectors(index) == vectors(folder / "this-machine-0") else "DIFFERENT")
             )
-            same = "" if not rows else ("equal" if vectors(index) == vectors(folder / "this-machine") else "DIFFERENT")
-            rows.append([name, f"{run.wall_s:.1f} s", f"{run.wall_s / base:.2f}" if rows else "1.00", same])
-            return run.wall_s
+            times.append((run.wall_s, cpu.used_s))
+            wall, used = (f"{now:.1f} s" for now in times[-1])
+            ratios = [f"{now / first:.2f}" for now, first in zip(times[-1], times[0], strict=True)]
+            rows.append([name.replace("-", " "), wall, ratios[0], used, ratios[1], same])
 
-        base = 1.0
-        base = timed("this machine", "--workers", "2")
+        timed("this-machine-0", "--workers", "2")
         cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
             for _ in range(2):
                 cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
-            timed("cluster", "--engine", "ray", "--address", cluster.address)
+            timed("cluster-0", "--engine", "ray", "--address", cluster.address)
+            for pair in range(1, pairs):
+                timed(f"this-machine-{pair}", "--workers", "2")
+                timed(f"cluster-{pair}", "--engine", "ray", "--address", cluster.address)
+            if only:
+                return rows
             doomed = cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
             done = threading.Event()
             raylet = doomed.all_processes["raylet"][0].process.pid
-            killer = threading.Thread(
-                target=kill_midway, args=(folder / "cluster,-one-of-three-killed", raylet, files, done)
-            )
+            name = "cluster,-one-of-three-killed"
+            killer = threading.Thread(target=kill_midway, args=(folder / name, raylet, files, done))
             killer.start()
-            timed("cluster, one of three killed", "--engine", "ray", "--address", cluster.address)
+            timed(name, "--engine", "ray", "--address", cluster.address)
             done.set()
             killer.join()
         finally:
@@ -176,7 +228,31 @@ class StubPool:
         yield Finished(task, Embedded(file_stat(path), embedding))
 
 
-def feed_coordinator(minutes: float, rate: float, model: str) -> list[list[str]]:
+STUB_MODEL = """
+from embedindex.models import ModelIdentity
+
+class Stub:
+    default_hop_s = 1.0
+
+    def __init__(self, dimension):
+        self.identity = ModelIdentity("stub", 48000, 48000, dimension)
+
+def load(request):
+    return Stub(int(dict(request.options)["dimension"]))
+"""
+
+
+def install_stub_model(folder: Path) -> None:
+    """Make a plug-in of a model that has nothing but a dimension."""
+    about = folder / "stub_model-1.0.dist-info"
+    about.mkdir(parents=True)
+    (folder / "stub_model.py").write_text(STUB_MODEL, encoding="utf-8")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stub-model\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[embedindex.models]\nstub = stub_model:load\n", encoding="utf-8")
+    sys.path.insert(0, str(folder))
+
+
+def feed_coordinator(minutes: float, rate: float, dimension: int) -> list[list[str]]:
     """Return the row of what a coordinator took."""
     files = max(20, round(minutes * 60 * rate / WINDOWS_A_FILE))
     with tempfile.TemporaryDirectory() as temporary:
@@ -185,9 +261,8 @@ def feed_coordinator(minutes: float, rate: float, model: str) -> list[list[str]]
             path = library / f"{number // 100:04d}" / f"{number:06d}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
-        from embedindex.models import load_model
-
-        dimension = load_model(parse_request(model)).identity.dimension
+        install_stub_model(Path(temporary, "plugin"))
+        request = parse_request(f"stub:dimension={dimension}")
         pool: Any = StubPool(dimension, rate)
         began = time.perf_counter()
         index = Path(temporary, "index")
@@ -201,7 +276,7 @@ def feed_coordinator(minutes: float, rate: float, model: str) -> list[list[str]]
 
         used = time.process_time()
         with contextlib.suppress(NoIndex):
-            scan(str(index), [str(library)], ScanOptions(request=parse_request(model)), pool=pool, report=report)
+            scan(str(index), [str(library)], ScanOptions(request=request), pool=pool, report=report)
         wall_s = time.perf_counter() - began
         used = time.process_time() - used
         size = sum(path.stat().st_size for path in index.iterdir())
@@ -220,20 +295,23 @@ def main() -> None:
     parser.add_argument("--model", default="spectral")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=5000.0, help="windows a second that the workers make")
+    parser.add_argument("--dimension", type=int, default=512, help="numbers of a vector that the workers make")
+    parser.add_argument("--pairs", type=int, default=1, help="how often the two engines take turns")
+    parser.add_argument("--only", choices=("overhead", "coordinator"), help="only this part")
     parser.add_argument("--quick", action="store_true", help="a few files and seconds: only to see that it works")
     options = parser.parse_args()
     files, seconds, minutes = (20, 1.0, 0.05) if options.quick else (options.files, options.seconds, options.minutes)
-    if files:
+    if options.only != "coordinator":
         print_report(
             f"A scan of {files:,} files of {seconds:g} s, {options.model}",
-            ("engine", "time", "ratio", "vectors"),
-            compare_engines(files, seconds, options.model),
+            ("engine", "time", "ratio", "processor", "ratio", "vectors"),
+            compare_engines(files, seconds, options.model, options.pairs, only=options.only == "overhead"),
         )
-    if minutes:
+    if options.only != "overhead":
         print_report(
-            f"\nA coordinator fed with {options.rate:,.0f} windows a second for {minutes:g} minutes",
+            f"\nA coordinator fed with {options.rate:,.0f} vectors of {options.dimension} a second, {minutes:g} min",
             ("windows", "windows/s", "most behind", "one core", "memory, first half", "second half", "database"),
-            feed_coordinator(minutes, options.rate, options.model),
+            feed_coordinator(minutes, options.rate, options.dimension),
         )
 
 

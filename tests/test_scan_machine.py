@@ -127,6 +127,8 @@ class Library(RuleBasedStateMachine):
     def move(self, source: str, goal: str) -> None:
         if source in self.on_disk and source != goal:
             self.full(goal).parent.mkdir(parents=True, exist_ok=True)
+            if goal in self.on_disk and self.full(source).samefile(self.full(goal)):
+                self.full(goal).unlink()  # rename(2) does nothing between two names of one file
             self.full(source).rename(self.full(goal))
             self.on_disk[goal] = self.on_disk.pop(source)
 
