@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +17,20 @@ import embedindex
 from embedindex.errors import EmbedindexError
 from embedindex.models.cache import models_folder
 from embedindex.worker import WorkerSetup
-from embedindex.workers import Event, WorkerPool
+from embedindex.workers import Event, Hashed, WorkerPool
 
 MAX_PARCEL_BYTES = 2**30
+# A finished file is told of together with what follows: a turn costs as much time as a second of sound.
+LINGER_S = 0.2
 
 
 @dataclass(frozen=True)
 class Submit:
-    """A file to work on, by its path on that machine."""
+    """A file of `size` bytes to work on, by its path on that machine."""
 
     task: int
     path: bytes
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Node:
         vars(sys.modules["__main__"]).pop("__file__", None)
         unpack_models(parcel)
         self._pool = WorkerPool(setup, workers, fingerprint, stall_s=stall_s)
+        self._workers = workers
         self._waiting: deque[Submit] = deque()
 
     def turn(self, commands: Sequence[Submit | Answer], timeout_s: float) -> Turn:
@@ -84,17 +89,30 @@ class Node:
         events: list[Event] = []
         try:
             self._fill()
-            for event in self._pool.events(timeout_s if self._pool.busy else 0.0):
-                events.append(event)
-                self._fill()
+            wait_s, ends = (timeout_s if self._pool.busy else 0.0), 0.0
+            while True:
+                for event in self._pool.events(wait_s):
+                    events.append(event)
+                    self._fill()
+                if not events or self._is_waited_for(events):
+                    break
+                ends = ends or time.monotonic() + LINGER_S
+                wait_s = ends - time.monotonic()
+                if wait_s <= 0:
+                    break
         except EmbedindexError as error:
             return Turn(tuple(events), self._pool.crashes, embedindex.__version__, error)
         return Turn(tuple(events), self._pool.crashes, embedindex.__version__)
 
+    def _is_waited_for(self, events: list[Event]) -> bool:
+        """Return whether a worker waits for what the coordinator says to events, or soon will."""
+        in_hand = self._pool.busy + len(self._waiting)
+        return any(isinstance(event, Hashed) for event in events) or in_hand <= self._workers
+
     def _fill(self) -> None:
         while self._waiting and self._pool.has_room:
             submit = self._waiting.popleft()
-            self._pool.submit(submit.task, submit.path)
+            self._pool.submit(submit.task, submit.path, submit.size)
 
 
 def pack_models() -> dict[str, bytes]:

@@ -25,13 +25,15 @@ from embedindex.errors import ClusterError, EngineMissingError, display_path
 from embedindex.path_map import PathMap
 from embedindex.ray_node import Answer, Node, Submit, Turn, pack_models
 from embedindex.worker import Failed, WorkerSetup
-from embedindex.workers import STALL_S, Event, Finished, Hashed
+from embedindex.workers import AHEAD_BYTES, STALL_S, Event, Finished, Hashed
 
 TURN_S = 0.25
 LOOK_FOR_NODES_S = 5.0
 NO_NODES_S = 120.0
-# A machine gets its next files before it asks for them: a turn takes a millisecond or two.
+# A machine gets its next files before it asks for them, so many for each worker: a turn takes a millisecond or two, as
+# long as a short sound.
 AHEAD = 2
+AHEAD_SMALL = 8
 # A file that was in hand when so many machines were lost is taken to be the reason.
 TRIES = 3
 NODE_FAILURES = 3
@@ -52,17 +54,39 @@ class Cluster:
     path_map: PathMap = field(default_factory=PathMap)
 
 
+@dataclass(frozen=True)
+class _Task:
+    path: bytes
+    stat: FileStat | None  # as this machine sees the file
+    size: int
+
+
 @dataclass
 class _Machine:
     key: str
     name: str
     actor: Any
-    capacity: int
+    workers: int
     ready: bool = False
     turn: Any = None
     commands: list[Submit | Answer] = field(default_factory=list)
-    tasks: dict[int, tuple[bytes, FileStat | None]] = field(default_factory=dict)
+    tasks: dict[int, _Task] = field(default_factory=dict)
+    size: int = 0
     crashes: int = 0
+
+    def room(self) -> int:
+        """Return how many more tasks it is to have now: more while they are small together."""
+        most = AHEAD_SMALL if self.size < AHEAD_BYTES * self.workers else AHEAD
+        return most * self.workers - len(self.tasks)
+
+    def add(self, number: int, task: _Task) -> None:
+        """Note a task that it gets."""
+        self.tasks[number] = task
+        self.size += task.size
+
+    def end(self, number: int) -> None:
+        """Note that a task is over."""
+        self.size -= self.tasks.pop(number).size
 
 
 class RayPool:
@@ -96,7 +120,7 @@ class RayPool:
         self._arguments = (setup, fingerprint, stall_s)
         self._parcel = self._ray.put(pack_models())
         self._machines: dict[str, _Machine] = {}
-        self._again: deque[tuple[int, bytes]] = deque()
+        self._again: deque[tuple[int, bytes, int]] = deque()
         self._tries: dict[int, int] = {}
         self._failures: dict[str, int] = {}
         self._looked = self._worked = time.monotonic() - LOOK_FOR_NODES_S
@@ -141,17 +165,17 @@ class RayPool:
 
     def in_hand(self) -> list[bytes]:
         """Return the paths that are being worked on."""
-        return [path for machine in self._machines.values() for path, _ in machine.tasks.values()]
+        return [task.path for machine in self._machines.values() for task in machine.tasks.values()]
 
-    def submit(self, task: int, path: bytes, size: int = 0) -> None:  # noqa: ARG002 - as many ahead, small or large
-        """Give a task to the machine with the most room; call only while `has_room`."""
+    def submit(self, task: int, path: bytes, size: int = 0) -> None:
+        """Give a task, a file of `size` bytes, to the machine with the most room; call only while `has_room`."""
         machine = self._freest()
         if machine is None:
-            self._again.append((task, path))
+            self._again.append((task, path, size))
             return
         self._tries[task] = self._tries.get(task, 0) + 1
-        machine.tasks[task] = (path, _stat(path))
-        machine.commands.append(Submit(task, self._path_map.apply(path)))
+        machine.add(task, _Task(path, _stat(path), size))
+        machine.commands.append(Submit(task, self._path_map.apply(path), size))
 
     def answer(self, task: int, *, embed: bool) -> None:
         """Tell the worker that hashed a file whether to embed it."""
@@ -160,8 +184,8 @@ class RayPool:
                 machine.commands.append(Answer(task, embed))
 
     def _freest(self) -> _Machine | None:
-        free = [one for one in self._machines.values() if one.ready and len(one.tasks) < one.capacity]
-        return max(free, key=lambda one: one.capacity - len(one.tasks), default=None)
+        free = [one for one in self._machines.values() if one.ready and one.room() > 0]
+        return max(free, key=_Machine.room, default=None)
 
     def events(self, timeout_s: float) -> Iterator[Event]:
         """Yield what happened, waiting at most `timeout_s` seconds for something to happen."""
@@ -208,15 +232,15 @@ class RayPool:
 
     def _as_seen_here(self, machine: _Machine, event: Event) -> Event:
         """Return an event with the stat that this machine sees: other machines number disks and files in their way."""
-        path, before = machine.tasks[event.task]
+        task = machine.tasks[event.task]
         if isinstance(event, Hashed):
-            return replace(event, stat=_seen_here(event.stat, path, before))
-        del machine.tasks[event.task]
+            return replace(event, stat=_seen_here(event.stat, task.path, task.stat))
+        machine.end(event.task)
         self._tries.pop(event.task, None)
         self._failures.pop(machine.key, None)
         if event.result is None or event.result.stat is None:
             return event
-        return Finished(event.task, replace(event.result, stat=_seen_here(event.result.stat, path, before)))
+        return Finished(event.task, replace(event.result, stat=_seen_here(event.result.stat, task.path, task.stat)))
 
     def _look_for_machines(self) -> None:
         now = time.monotonic()
@@ -240,7 +264,7 @@ class RayPool:
                 ),
             )
             started = actor.remote(setup, workers, fingerprint, stall_s, self._parcel)
-            self._machines[key] = _Machine(key, name, started, AHEAD * workers)
+            self._machines[key] = _Machine(key, name, started, workers)
             log.info("%s joins with %d workers", name, workers)
         if now - self._worked > NO_NODES_S and not any(machine.ready for machine in self._machines.values()):
             raise ClusterError(
@@ -255,13 +279,14 @@ class RayPool:
         self._lost += 1
         self._crashes_before += machine.crashes
         log.warning("%s was lost with %d files in hand: %s", machine.name, len(machine.tasks), error)
-        for task, (path, stat) in machine.tasks.items():
-            if self._tries[task] < TRIES:
-                self._again.append((task, path))
+        for number, task in machine.tasks.items():
+            if self._tries[number] < TRIES:
+                self._again.append((number, task.path, task.size))
                 continue
-            self._tries.pop(task)
-            log.warning("given up: %s", display_path(path))
-            yield Finished(task, Failed("crashed", f"was in hand on {TRIES} machines when they were lost", stat))
+            self._tries.pop(number)
+            log.warning("given up: %s", display_path(task.path))
+            reason = f"was in hand on {TRIES} machines when they were lost"
+            yield Finished(number, Failed("crashed", reason, task.stat))
 
 
 def _stat(path: bytes) -> FileStat | None:
