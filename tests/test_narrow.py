@@ -40,14 +40,16 @@ def dull(kind: int) -> Float32Array:
     return np.asarray(tones + np.resize(hiss, RATE), np.float32)
 
 
-@pytest.fixture
-def filled(library: Path, index: str) -> str:
-    """An index of bright sounds and dull ones by the built-in model."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An index of bright sounds and dull ones by the built-in model, which no test changes."""
+    folder = tmp_path_factory.mktemp("narrow")
+    (folder / "library").mkdir()
     for kind in range(KINDS):
-        write_samples(library / f"bright {kind}.wav", bright(kind), RATE)
-        write_samples(library / f"dull {kind}.wav", dull(kind), RATE)
-    run_scan(index, library, request=SPECTRAL)
-    return index
+        write_samples(folder / "library" / f"bright {kind}.wav", bright(kind), RATE)
+        write_samples(folder / "library" / f"dull {kind}.wav", dull(kind), RATE)
+    run_scan(str(folder / "index"), folder / "library", request=SPECTRAL)
+    return str(folder / "index")
 
 
 def at(samples: Float32Array, rate: int, path: Path) -> Path:
