@@ -197,10 +197,10 @@ def may_be_forgotten(path: bytes, device: int, root: bytes, trouble: CrawlTroubl
     """
     if any(lies_in(path, folder) for folder, _ in trouble.folders):
         return False
-    if any(path == file for file, _ in trouble.files):
-        return False
     if is_remote(path):
         return is_gone(path)
+    if any(path == file for file, _ in trouble.files):
+        return False
     return not _is_empty(root) and disk_is_there(path, device) and not _is_in_damaged_archive(path)
 
 

@@ -45,6 +45,7 @@ FRESH_S = 10.0
 _CONTENT_TAGS = frozenset((b"s3", b"s3a"))
 _TIMES = ("LastModified", "mtime", "last_modified", "Last-Modified", "modified", "created")
 _TAGS = ("ETag", "etag")
+_SAID = frozenset(("type", "size", "mimetype", *_TIMES, *_TAGS))
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def list_remote(folder: bytes) -> list[RemoteEntry]:
         # A store lists the folder itself; a web page leads elsewhere, too.
         if name not in ("", ".", "..") and "/" not in name and not (web and set("?#") & set(name)):
             raw = os.fsencode(name)
-            entries[raw] = RemoteEntry(raw, folder + b"/" + raw, said)
+            kept = {what: value for what, value in said.items() if what in _SAID}  # there may be a million
+            entries[raw] = RemoteEntry(raw, folder + b"/" + raw, kept)
     return [entries[name] for name in sorted(entries)]
 
 

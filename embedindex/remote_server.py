@@ -123,6 +123,8 @@ class Server:
         """
         if self._away is not None and time.monotonic() < self._away[0]:
             raise self._away[1]
+        if self._opened is None:
+            _load_library(self._scheme, self.name)
         started, pause_s, tries = time.monotonic(), FIRST_PAUSE_S, 0
         while True:
             try:
@@ -184,33 +186,37 @@ def patience_s() -> float:
         raise UsageError(f"{PATIENCE_VARIABLE} must be a number of seconds, for example 120") from None
 
 
-def _open_file_system(scheme: bytes, name: bytes) -> tuple[Any, str]:
-    shown = display_path(name)
-    extra = _EXTRAS.get(scheme)
+def _load_library(scheme: bytes, name: bytes) -> None:
+    """Import what talks to a kind of server: that may take a while, and is not the server's fault.
+
+    Raises:
+        RemoteError: it is not installed, or there is none.
+    """
+    shown, extra, protocol = display_path(name), _EXTRAS.get(scheme), scheme.decode()
     try:
         import fsspec
-        from fsspec.config import conf
 
         if extra == "sftp":
             import sshfs  # noqa: F401 - fsspec's own SFTP would trust any host
+        fsspec.get_filesystem_class(protocol)
+        if extra == "smb":  # it would say good-bye at the end, to a server that may be gone
+            import smbclient
+
+            atexit.unregister(smbclient.reset_connection_cache)
     except ImportError as error:
-        package = f"embedindex[{extra}]" if extra else "fsspec"
-        raise RemoteError(f"{shown}: what reads from there is not installed; pip install '{package}'") from error
-    protocol = scheme.decode()
-    options = {**_OPTIONS.get(scheme, {}), **conf.get(protocol, {}), "skip_instance_cache": True}
-    try:
-        files, top = fsspec.core.url_to_fs(os.fsdecode(name) + "/", **options)
-    except ImportError as error:
-        how = f"pip install 'embedindex[{extra}]'" if extra else str(error)
+        missing = "pip install fsspec" if error.name == "fsspec" else str(error)
+        how = f"pip install 'embedindex[{extra}]'" if extra else missing
         raise RemoteError(f"{shown}: what reads from there is not installed; {how}") from error
     except ValueError as error:
-        if "Protocol not known" not in str(error):
-            raise
         raise RemoteError(f"{shown}: nothing here knows {protocol}://; use s3, sftp, smb or http") from error
-    if extra == "smb":  # it would say good-bye at the end, to a server that may be gone
-        import smbclient
 
-        atexit.unregister(smbclient.reset_connection_cache)
+
+def _open_file_system(scheme: bytes, name: bytes) -> tuple[Any, str]:
+    import fsspec
+    from fsspec.config import conf
+
+    options = {**_OPTIONS.get(scheme, {}), **conf.get(scheme.decode(), {}), "skip_instance_cache": True}
+    files, top = fsspec.core.url_to_fs(os.fsdecode(name) + "/", **options)
     return files, str(top)
 
 
