@@ -26,7 +26,7 @@ from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
 from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
-from embedindex.remix.path import Path, find_path
+from embedindex.remix.path import Path, Taken, find_path
 from embedindex.remix.placing import UNBENDING, Bending, Placer
 from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
 from embedindex.remix.recipe import Event, Output, Recipe
@@ -92,7 +92,7 @@ class Composer:
 
     Attributes:
         channels: of the output.
-        taken: stretches (first frame, last) that were played, by file.
+        taken: stretches that were played, by file, and when.
 
     Raises:
         EmbedindexError: the seed or the index cannot be used; see `read_seed` and `Finder.pool`.
@@ -117,7 +117,7 @@ class Composer:
         self._steps = sequence(self.seed, self._rate, sound.length_s)
         self._pool = in_sequence(self.pool, self._steps)
         self._times = np.array(self._steps.bounds[:-1]) / self._rate
-        self.taken: dict[int, list[tuple[int, int]]] = {}
+        self.taken: Taken = {}
         self._sources: list[FileRecord] = []
         self._numbers: dict[int, int] = {}
         stereo = self.seed.channels > 1 or any((record.channels or 1) > 1 for record in self.pool.files.values())
@@ -175,8 +175,9 @@ class Composer:
         for step, chosen in enumerate(path.places.tolist()):
             if chosen >= 0:
                 found = pool.candidates[step]
-                start = int(found.starts[chosen])
-                span = (start, start + int(pool.lengths[step]))
+                start, length = int(found.starts[chosen]), int(pool.lengths[step])
+                from_s = float(self._times[step])
+                span = (start, start + length, from_s, from_s + length / FRAMES_PER_S)
                 self.taken.setdefault(int(found.files[chosen]), []).append(span)
 
     def _events(self, path: Path, pool: Pool, layer: int, notes: list[str]) -> list[Event]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int16Array, Int64Array
 from embedindex.remix.candidates import Pool
+from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import GAIN_LIMIT_DB, edge_rows, join_distances
 from embedindex.remix.stretches import Candidates
@@ -28,6 +29,11 @@ GUARD_FRAMES = 3
 PLAYED_BEFORE = 0.1  # at novelty 1: cost of each earlier unit from the same file, up to PLAYED_MOST
 PLAYED_MOST = 3
 CHANCE_COST = 0.25  # of temperature 1
+# What another layer or variation plays costs so much at the same moment, and at any other, up to HEARD_MOST times. They
+# are to differ at every moment; to forbid every sound that was heard anywhere would leave the worse ones for the later.
+HEARD_NOW, HEARD, HEARD_MOST = 1.0, 0.2, 3
+
+Taken = dict[int, list[tuple[int, int, float, float]]]  # by file: first frame, end, and the seconds at which it sounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +93,14 @@ class _Beam:
         return np.asarray((self.own[:, :, kind, None] == groups).sum(axis=1))
 
 
-def find_path(
-    pool: Pool, options: RemixOptions, times_s: Float64Array, taken: dict[int, list[tuple[int, int]]] | None = None
-) -> Path:
+def find_path(pool: Pool, options: RemixOptions, times_s: Float64Array, taken: Taken | None = None) -> Path:
     """Return the path of least cost that the beam finds.
 
     Args:
         pool: candidates.
         options: how to choose.
         times_s: (n,) time of each unit, for options that change.
-        taken: stretches (start, end) by file that other layers and variations use; using them counts as a repeat.
+        taken: what other layers and variations play.
     """
     rng = np.random.default_rng(options.chance)
     groups = _groups(pool)
@@ -112,7 +116,8 @@ def find_path(
             before = None
             continue
         own = _own_costs(pool, unit, options, float(times_s[unit]), rng)
-        cost = beam.costs[:, None] + own + _breach_of_layers(found, taken)
+        from_s, to_s = float(times_s[unit]), float(times_s[unit] + pool.lengths[unit] / FRAMES_PER_S)
+        cost = beam.costs[:, None] + own + _heard_before(found, from_s, to_s, taken or {})
         if before is not None:
             rough, _ = joins(pool, before[0], unit)
             cost += JOIN_WEIGHT * options.continuity.at(float(times_s[unit])) * rough[before[1]]
@@ -172,15 +177,18 @@ def _own_costs(pool: Pool, unit: int, options: RemixOptions, time_s: float, rng:
     return costs
 
 
-def _breach_of_layers(found: Candidates, taken: dict[int, list[tuple[int, int]]] | None) -> Float64Array:
-    breach = np.zeros(len(found))
+def _heard_before(found: Candidates, from_s: float, to_s: float, taken: Taken) -> Float64Array:
+    """Return what each candidate costs because other layers or variations play it: most at the same moment."""
+    cost = np.zeros(len(found))
     for file_id in np.unique(found.files).tolist() if taken else ():
-        spans = np.array((taken or {}).get(file_id, ()), np.int64).reshape(-1, 2)
+        spans = np.array(taken.get(file_id, ()), np.float64).reshape(-1, 4)
         if len(spans):
             own = np.flatnonzero(found.files == file_id)
             starts, ends = found.starts[own, None], (found.starts + found.lengths)[own, None]
-            breach[own] = REPEAT_COST * ((starts < spans[:, 1]) & (spans[:, 0] < ends)).any(axis=1)
-    return breach
+            same = (starts < spans[:, 1]) & (spans[:, 0] < ends)
+            now = (same & (spans[:, 2] < to_s) & (from_s < spans[:, 3])).any(axis=1)
+            cost[own] = np.where(now, HEARD_NOW, HEARD * np.minimum(same.sum(axis=1), HEARD_MOST))
+    return cost
 
 
 def _repeats(recent: Int64Array, found: Candidates, length: int) -> BoolArray:
