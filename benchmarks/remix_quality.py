@@ -152,6 +152,9 @@ def measure(
         "loudness p95 LU": float(np.quantile(errors, 0.95)),
         "clamped": sum(event.clamped for event in events) / len(events),
         "clicks over seed": clicks(made, cuts, rate) - clicks(seed, cuts, rate) if cuts else 0.0,
+        "joins": len(cuts),
+        "joins heard": len(cuts) * clicks(made, cuts, rate) if cuts else 0.0,
+        "joins heard in seed": len(cuts) * clicks(seed, cuts, rate) if cuts else 0.0,
         "going on": sum(event.follows for event in events) / len(events),
         "seconds": len(seed) / rate,
         "placing s": placed - started,
@@ -224,6 +227,8 @@ def main() -> None:
         values = [row[key] for row in rows]
         spread = f"{min(values):8.3f} … {max(values):8.3f}"
         print(f"{key:20} mean {np.mean(values):8.3f}   {spread}   {TARGETS.get(key, '')}")
+    joins_all, heard, own = (sum(row[key] for row in rows) for key in ("joins", "joins heard", "joins heard in seed"))
+    print(f"joins of all seeds: {joins_all:.0f}, heard as clicks {heard / joins_all:.3f}, seeds {own / joins_all:.3f}")
     print("seeds nearer than random:", sum(row["unseen ratio"] < 1 for row in rows), "of", len(rows), "(>= 90 %)")
 
 

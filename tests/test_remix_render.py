@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import QueryError, UsageError
-from embedindex.remix.align import attack_free_frames, place
+from embedindex.remix.align import attack_free_frames, place, tail_frames
 from embedindex.remix.crossfades import faded
 from embedindex.remix.loudness import integrated_lufs, true_peak_db, unit_lufs
 from embedindex.remix.master import smallest_nearby, write_master
@@ -144,6 +144,17 @@ def burst_db(samples: Float32Array, join: int, rate: int) -> float:
     at = high[join - round(0.02 * rate) : join + round(0.02 * rate)].max()
     around = np.concatenate((high[join - 4000 : join - 2000], high[join + 2000 : join + 4000])).max()
     return float(20 * np.log10(at / max(around, 1e-9)))
+
+
+@pytest.mark.parametrize("attack_ms", [-3, -1, 2, 8, 13])
+def test_fades_are_over_before_the_next_hit_of_the_sound_that_ends(attack_ms: int) -> None:
+    rate = 44100
+    sound = sine(200, 1.0, rate, 0.02)[:, None]
+    end, attack = rate // 2, rate // 2 + attack_ms * rate // 1000
+    sound[attack:] += noise(1, rate, 1, 0.4)[: len(sound) - attack, None]
+    tail = tail_frames(sound, end, rate)
+    assert max(end, attack - 0.006 * rate) <= end + tail <= max(end, attack)
+    assert tail_frames(sine(200, 1.0, rate, 0.02)[:, None], end, rate) == round(0.015 * rate)
 
 
 def test_joins_of_pure_tones_do_not_click(tmp_path: Path) -> None:

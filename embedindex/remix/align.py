@@ -29,6 +29,8 @@ FADE_S, FADE_SHARE = 0.030, 0.25
 ATTACK_WITHIN_S = 0.03
 ATTACK_RISE_DB = 9.0
 SPARED_S = 0.001  # a fade is over this long before an attack
+ATTACK_BEFORE_STEPS = 6  # ms before a unit's end from which on an attack may begin that its fade has to be over before
+ATTACK_LEVEL_DB = -55.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Placed:
         gain_db: what brings it to the seed's unit's loudness, within limits.
         clamped: whether that was not enough.
         lead: output frames that a fade may reach into it.
+        tail: output frames that a fade may reach beyond its end.
         there: output frames until the file ends, at most the unit's length and margin.
         fit: how it is bent.
     """
@@ -50,6 +53,7 @@ class Placed:
     gain_db: float
     clamped: bool
     lead: int
+    tail: int
     there: int
     fit: Fit = AS_IT_IS
 
@@ -121,6 +125,7 @@ def place(
         gain_db=limited,
         clamped=limited != gain_db,
         lead=attack_free_frames(found[first:], sample_rate),
+        tail=tail_frames(found, first + frames, sample_rate),
         there=there,
         fit=fitted,
     )
@@ -196,6 +201,22 @@ def attack_free_frames(samples: Float32Array, sample_rate: int) -> int:
     if not len(strong):
         return half
     return int(np.clip(round((strong[0] + 3) * step - SPARED_S * sample_rate), 0, half))
+
+
+def tail_frames(samples: Float32Array, end: int, sample_rate: int) -> int:
+    """Return how many frames a fade may take behind the end of a sound before its next attack; 15 ms if there is none.
+
+    What begins there, the next hit of a loop, would be heard as a click: its first moment, and no more.
+    """
+    step = max(1, sample_rate // 1000)
+    half = round(FADE_S / 2 * sample_rate)
+    before = min(end, ATTACK_BEFORE_STEPS * step)
+    level = envelope_db(samples[end - before : end + half + 3 * step], step)
+    rise = np.where(level[3:] >= ATTACK_LEVEL_DB, level[3:] - level[:-3], 0.0)
+    strong = np.flatnonzero(rise >= ATTACK_RISE_DB)
+    if not len(strong):
+        return half
+    return int(np.clip(round(strong[0] * step - before - SPARED_S * sample_rate), 0, half))
 
 
 def fade_frames(frames_before: int, frames: int, sample_rate: int) -> int:

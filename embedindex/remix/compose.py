@@ -188,6 +188,7 @@ class Composer:
         bending = self._sound.bending
         placer = Placer(self.seed, pool, steps, self.channels, bending)
         short = off_pitch = 0
+        tail = self._rate  # frames that the fade behind the event before may take
         for found in placer.places(path):
             step, unit = found.step, steps.units[found.step]
             start, frames = steps.bounds[step], steps.frames(step)
@@ -195,8 +196,8 @@ class Composer:
                 chosen = self.pool.files[int(pool.candidates[step].files[path.places[step]])]
                 notes.append(f"{display_path(chosen.path)}: could not be read; the next best took its place")
             if found.record is None or found.placed is None:
-                events.append(_silence(start, frames, layer, unit, events, self._rate))
-                carried = None
+                events.append(_silence(start, frames, layer, unit, events, self._rate, tail))
+                carried, tail = None, self._rate
                 continue
             source, exact = self._number(found.record), found.placed
             bend = exact.fit.bend
@@ -211,7 +212,7 @@ class Composer:
                 source_start=exact.start,
                 gain_db=round(exact.gain_db, 3),
                 fade=fade,
-                lead=min(exact.lead, fade // 2),
+                lead=min(exact.lead, tail, fade // 2),
                 follows=follows and self._sound.morph == "none",
                 layer=layer,
                 unit=unit,
@@ -225,7 +226,7 @@ class Composer:
             )
             margin = round(MARGIN_S * self._rate)
             events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
-            carried = (source, end) if exact.there >= frames and bend.plain else None
+            carried, tail = (source, end) if exact.there >= frames and bend.plain else None, exact.tail
         notes += _bend_remarks(short, off_pitch)
         return events
 
@@ -301,9 +302,9 @@ def seed_lufs(seed: Seed, sample_rate: int, channels: int) -> float:
     return round(meter.integrated(), 4)
 
 
-def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event], rate: int) -> Event:
+def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event], rate: int, tail: int) -> Event:
     fade = fade_frames(before[-1].frames if before else frames, frames, rate)
-    return Event(start=start, frames=frames, fade=fade, lead=fade // 2, layer=layer, unit=unit)
+    return Event(start=start, frames=frames, fade=fade, lead=min(tail, fade // 2), layer=layer, unit=unit)
 
 
 def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:
