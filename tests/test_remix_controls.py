@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import AudioError, UsageError
+from embedindex.errors import AudioError, QueryError, UsageError
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.compose import Sound
 from embedindex.remix.options import RemixOptions, always
@@ -169,6 +169,17 @@ def test_a_source_that_broke_without_changing_its_length_is_replaced_and_said(in
     assert worst not in {item[0] for item in sources_of(second) if item}
     assert any(os.fsdecode(worst) in note and "could not be read" in note for note in second.notes)
     assert len(rendered(second)) == 2 * RATE
+
+
+def test_a_library_that_broke_whole_without_changing_its_length_is_refused(index: str, library: Path) -> None:
+    paths = write_textures(library, 2, 3.0)
+    scan_spectral(index, library)
+    seed = write_samples(library.parent / "seed.wav", texture(1, 1), RATE)
+    remix(index, seed, GRID)  # describes the files, so that only playing them shows
+    for path in paths:
+        path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(QueryError, match="run `embedindex scan` again"):
+        remix(index, seed, GRID)
 
 
 def test_a_source_that_breaks_before_it_is_rendered_leaves_no_half_remix(index: str, library: Path) -> None:

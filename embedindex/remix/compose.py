@@ -194,7 +194,8 @@ class Composer:
             start, frames = steps.bounds[step], steps.frames(step)
             if found.candidate != path.places[step]:
                 chosen = self.pool.files[int(pool.candidates[step].files[path.places[step]])]
-                notes.append(f"{display_path(chosen.path)}: could not be read; the next best took its place")
+                instead = "there is silence instead" if found.record is None else "the next best took its place"
+                notes.append(f"{display_path(chosen.path)}: could not be read; {instead}")
             if found.record is None or found.placed is None:
                 events.append(_silence(start, frames, layer, unit, events, self._rate, tail))
                 carried, tail = None, self._rate
@@ -228,6 +229,8 @@ class Composer:
             events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
             carried, tail = (source, end) if exact.there >= frames and bend.plain else None, exact.tail
         notes += _bend_remarks(short, off_pitch)
+        if (path.places >= 0).any() and all(event.source is None for event in events):
+            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
         return events
 
     def _morphed(self, event: Event, sound: Float32Array, margin: int) -> Event:
