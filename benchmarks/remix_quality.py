@@ -227,8 +227,9 @@ def main() -> None:
         values = [row[key] for row in rows]
         spread = f"{min(values):8.3f} … {max(values):8.3f}"
         print(f"{key:20} mean {np.mean(values):8.3f}   {spread}   {TARGETS.get(key, '')}")
-    joins_all, heard, own = (sum(row[key] for row in rows) for key in ("joins", "joins heard", "joins heard in seed"))
-    print(f"joins of all seeds: {joins_all:.0f}, heard as clicks {heard / joins_all:.3f}, seeds {own / joins_all:.3f}")
+    count, heard, in_seeds = (sum(row[key] for row in rows) for key in ("joins", "joins heard", "joins heard in seed"))
+    if count:
+        print(f"joins of all seeds: {count:.0f}, heard as clicks {heard / count:.3f}; seeds {in_seeds / count:.3f}")
     print("seeds nearer than random:", sum(row["unseen ratio"] < 1 for row in rows), "of", len(rows), "(>= 90 %)")
 
 
