@@ -7,7 +7,7 @@ Each engine runs in a process of its own, restricted to as many cores as it has 
 `--repeats` times and the best and the median count, by wall clock and by processor time, as a shared machine slows
 whoever happens to run. `--official-source` is a folder with the official `openl3` package, run by `--official-python`,
 an interpreter that has its dependencies. int8 is the variant stored for these weights, whatever was decided about it;
-with `--float-layers N`, the best with the first N layers in float32, prepared for this run.
+with `--variant N`, the Nth of `embedindex.models.quantise.VARIANTS`, counted from 0 and prepared for this run.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ def measure(contestant: Contestant, options: argparse.Namespace, threads: int, s
 
 
 def prepare(options: argparse.Namespace) -> str:
-    """Prepare the int8 variant with that many layers in float32; return what was measured."""
+    """Prepare that int8 variant; return what was measured."""
     from embedindex.models import openl3, quantise
     from embedindex.models.weights import find_openl3
 
-    setattr(quantise, "FLOAT_LAYERS", (options.float_layers,))  # noqa: B010
+    setattr(quantise, "VARIANTS", quantise.VARIANTS[options.variant :][:1])  # noqa: B010
     return openl3.prepare(find_openl3("mel256", "music", weights=options.weights)).message
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--official-python", default=sys.executable)
     parser.add_argument("--tensorflow-python")
     parser.add_argument("--precisions", nargs="*", default=["fp32", "int8"])
-    parser.add_argument("--float-layers", type=int)
+    parser.add_argument("--variant", type=int)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--sounds", help=argparse.SUPPRESS)
@@ -170,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sounds = Path(folder) / "sounds.npy"
         np.save(sounds, samples(options.windows, rate, length))
-        if options.float_layers is not None:
+        if options.variant is not None:
             os.environ["EMBEDINDEX_MODELS"] = folder
             print(prepare(options))
         for threads in (1, 2):

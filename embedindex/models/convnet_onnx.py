@@ -1,8 +1,8 @@
-"""Writes a `ConvNet` as an ONNX graph: in float32, or with some layers in 8-bit integers.
+"""Writes a `ConvNet` as an ONNX graph: in float32, or with its later layers in 8-bit integers.
 
 Conventions: input ``spectrograms`` (n, rows, columns) float32, output ``cells`` (n, length) float32 in the order (row,
-column, channel). Integer activations are unsigned (zero point 0 after a ReLU), weights signed, one scale per output
-channel: the combination that x86 has instructions for (VNNI) and that ONNX Runtime keeps in its fast layout.
+column, channel). Integer activations are unsigned with 0 standing for 0, weights signed, one scale per output channel:
+the combination that x86 has instructions for (VNNI) and that ONNX Runtime keeps in its fast layout.
 """
 
 from __future__ import annotations
@@ -19,68 +19,51 @@ from embedindex.models.convnet import ConvLayer, ConvNet
 # Opset 17 has all that is used here and is known to every supported version of ONNX Runtime.
 OPSET = 17
 IR_VERSION = 8
-WEIGHT_LIMIT = 127
-ACTIVATION_STEPS = 255
+# A split activation is whole steps plus sixteenths of a step, both with this zero point: eight sixteenths either way.
+SPLIT_PARTS = 16
+SPLIT_ZERO = 8
 
 
 @dataclass(frozen=True)
-class ActivationRange:
-    """The values that an 8-bit tensor can hold: `low` (at most 0) to `high` (more than 0)."""
+class IntegerLayer:
+    """A convolution in 8-bit integers: ``out = clip(round(scales * (kernel * in + bias)), 0, 255)``, then its pooling.
 
-    low: float
-    high: float
-
-    @property
-    def scale(self) -> np.float32:
-        """Distance of two neighbouring values."""
-        return np.float32((self.high - self.low) / ACTIVATION_STEPS)
-
-    @property
-    def zero_point(self) -> np.uint8:
-        """The integer that stands for 0."""
-        return np.uint8(np.clip(round(-self.low / float(self.scale)), 0, ACTIVATION_STEPS))
-
-
-@dataclass(frozen=True)
-class IntegerPlan:
-    """Which layers compute in integers, and the ranges of what flows between them.
+    The lower limit is the ReLU.
 
     Attributes:
-        integer: for each layer, True when it computes in 8-bit integers.
-        input_range: range of the scaled and shifted spectrogram.
-        output_ranges: range of each layer's output (after its ReLU).
+        kernel: (out, in, rows, columns) int8.
+        fine_kernel: the kernel for sixteenths of steps, of the same shape.
+        bias: (out,) int32.
+        scales: (out,) float32.
+        pool: (rows, columns) of the max pooling, or None.
     """
 
-    integer: tuple[bool, ...]
-    input_range: ActivationRange
-    output_ranges: tuple[ActivationRange, ...]
+    kernel: npt.NDArray[np.int8]
+    fine_kernel: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    scales: Float32Array
+    pool: tuple[int, int] | None
 
 
-def weight_scales(kernel: Float32Array) -> Float32Array:
-    """Return the scale of each output channel, (out,), so that its largest weight becomes +-127."""
-    peak = np.abs(kernel).reshape(len(kernel), -1).max(axis=1)
-    return np.asarray(np.maximum(peak, np.finfo(np.float32).tiny * 1e3) / WEIGHT_LIMIT, np.float32)
+@dataclass(frozen=True)
+class IntegerNet:
+    """A network of which the later layers compute in integers.
 
-
-def quantise_kernel(kernel: Float32Array) -> tuple[npt.NDArray[np.int8], Float32Array]:
-    """Return (int8 kernel, scales), rounded so that each 3x3 patch keeps its sum to half a step.
-
-    Neighbouring inputs of a convolution are alike, so what rounding adds to the sum of a patch is what moves the
-    output; the weights nearest to the middle between two integers go to the other one until the sum is right. Measured
-    on trained weights, this leaves a third of the error of plain rounding.
+    Attributes:
+        net: the network: geometry, input and head are its.
+        floats: the first layers; what leaves the last of them is counted in steps.
+        integers: the other layers.
+        split: the first integer layer takes whole steps and sixteenths of steps as twice as many channels.
+        steps: (channels,) float32, the size of a step of each channel of the result.
+        lows: (channels,) float32, what 0 steps stand for in the result.
     """
-    scales = weight_scales(kernel)
-    exact = (kernel / scales[:, None, None, None]).reshape(*kernel.shape[:2], -1).astype(np.float64)
-    rounded = np.rint(exact)
-    missing = exact - rounded
-    steps = np.rint(missing.sum(axis=2, keepdims=True))
-    rank = np.argsort(np.argsort(-missing, axis=2, kind="stable"), axis=2)  # 0 = rounded down the furthest
-    rounded += (rank < steps).astype(np.float64) - (rank >= exact.shape[2] + steps)
-    limited = np.clip(rounded, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    return limited.reshape(kernel.shape), scales
 
-
-_UNUSED = ActivationRange(0.0, 1.0)
+    net: ConvNet
+    floats: tuple[ConvLayer, ...]
+    integers: tuple[IntegerLayer, ...]
+    split: bool
+    steps: Float32Array
+    lows: Float32Array
 
 
 class _Graph:
@@ -123,42 +106,30 @@ class _Graph:
         return bytes(model.SerializeToString())
 
 
-def build(net: ConvNet, plan: IntegerPlan | None = None, *, flows: bool = False, half: bool = False) -> bytes:
-    """Return `net` as an ONNX model.
+def build(net: ConvNet, *, flows: bool = False, half: bool = False) -> bytes:
+    """Return `net` as an ONNX model in floating point.
 
     Args:
         net: the network.
-        plan: which layers are integer; None for float32 throughout.
-        flows: the model also returns what leaves each layer, pooled, under the names `flow_names`; for calibrating,
-            in float32 only.
-        half: the layers compute in float16; without a plan only.
+        flows: the model also returns what leaves each layer, pooled, under the names `flow_names`; for calibrating.
+        half: the layers compute in float16, else in float32.
     """
     graph = _Graph()
-    flow = graph.add("Unsqueeze", ["spectrograms", graph.constant("axis", np.array([1], np.int64))], "channel")
-    flow = graph.add("Mul", [flow, graph.constant("input_scale", np.float32(net.input_scale))], "scaled")
-    flow = graph.add("Add", [flow, graph.constant("input_shift", np.float32(net.input_shift))], "shifted")
-    if half:
-        flow = graph.cast(flow, "narrow", half=True)
-    held: ActivationRange | None = None  # range of `flow` when it is integer
-    before = plan.input_range if plan else _UNUSED
-    for number, layer in enumerate(net.layers):
-        if plan and plan.integer[number]:
-            if held is None:
-                flow = _quantise(graph, flow, before, f"q{number}")
-            held = plan.output_ranges[number]
-            flow = _integer_layer(graph, layer, flow, before, held, number)
-        else:
-            if held is not None:
-                flow, held = _dequantise(graph, flow, held, f"d{number}"), None
-            flow = _float_layer(graph, layer, flow, number, half=half)
-        if layer.pool:
-            flow = graph.add("MaxPool", [flow], f"pool{number}", kernel_shape=layer.pool, strides=layer.pool)
-        before = plan.output_ranges[number] if plan else _UNUSED
+    flow = _float_layers(graph, net, net.layers, half=half)
     if half:
         flow = graph.cast(flow, "wide", half=False)
-    output = _head(graph, net, flow, held)
-    content = graph.model(net, output)
+    content = graph.model(net, _head(graph, net, flow))
     return _with_outputs(content, flow_names(net)) if flows else content
+
+
+def build_integer(plan: IntegerNet) -> bytes:
+    """Return an ONNX model whose later layers compute in integers."""
+    graph = _Graph()
+    flow = _float_layers(graph, plan.net, plan.floats)
+    flow = _split(graph, flow) if plan.split else _quantise(graph, flow, 1.0, 0, "whole")
+    for number, layer in enumerate(plan.integers, len(plan.floats)):
+        flow = _integer_layer(graph, layer, flow, plan.split and number == len(plan.floats), number)
+    return graph.model(plan.net, _head(graph, plan.net, flow, plan))
 
 
 def flow_names(net: ConvNet) -> list[str]:
@@ -167,37 +138,50 @@ def flow_names(net: ConvNet) -> list[str]:
     return [*names[:-1], "cell"] if net.head == "max" else names
 
 
-def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int, *, half: bool = False) -> str:
+def _float_layers(graph: _Graph, net: ConvNet, layers: tuple[ConvLayer, ...], *, half: bool = False) -> str:
+    flow = graph.add("Unsqueeze", ["spectrograms", graph.constant("axis", np.array([1], np.int64))], "channel")
+    flow = graph.add("Mul", [flow, graph.constant("input_scale", np.float32(net.input_scale))], "scaled")
+    flow = graph.add("Add", [flow, graph.constant("input_shift", np.float32(net.input_shift))], "shifted")
+    if half:
+        flow = graph.cast(flow, "narrow", half=True)
+    for number, layer in enumerate(layers):
+        flow = _float_layer(graph, layer, flow, number, half=half)
+    return flow
+
+
+def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int, *, half: bool) -> str:
     name, kind = f"layer{number}", np.float16 if half else np.float32
     with np.errstate(over="ignore"):  # a float16 that cannot hold them is judged and not used (`arithmetic`)
         kernel, bias = layer.kernel.astype(kind, copy=False), layer.bias.astype(kind, copy=False)
     inputs = [flow, graph.constant(f"kernel{number}", kernel), graph.constant(f"bias{number}", bias)]
-    flow = graph.add("Conv", inputs, f"conv{number}" if layer.relu else name, **_conv_attributes(layer))
-    return graph.add("Relu", [flow], name) if layer.relu else flow
+    flow = graph.add("Conv", inputs, f"conv{number}" if layer.relu else name, **_conv_attributes(layer.kernel))
+    flow = graph.add("Relu", [flow], name) if layer.relu else flow
+    return _pool(graph, flow, layer.pool, f"pool{number}")
 
 
-def _integer_layer(
-    graph: _Graph, layer: ConvLayer, flow: str, given: ActivationRange, made: ActivationRange, number: int
-) -> str:
-    kernel, scales = quantise_kernel(layer.kernel)
-    bias = np.rint(layer.bias.astype(np.float64) / (scales.astype(np.float64) * float(given.scale)))
-    limits = np.iinfo(np.int32)
+def _pool(graph: _Graph, flow: str, size: tuple[int, int] | None, name: str) -> str:
+    return graph.add("MaxPool", [flow], name, kernel_shape=size, strides=size) if size else flow
+
+
+def _integer_layer(graph: _Graph, layer: IntegerLayer, flow: str, split: bool, number: int) -> str:
+    kernel = np.concatenate([layer.kernel, layer.fine_kernel], axis=1) if split else layer.kernel
     inputs = [
         flow,
-        graph.constant(f"x_scale{number}", given.scale),
-        graph.constant(f"x_zero{number}", given.zero_point),
+        graph.constant(f"x_scale{number}", np.float32(1)),
+        graph.constant(f"x_zero{number}", np.uint8(SPLIT_ZERO if split else 0)),
         graph.constant(f"kernel{number}", kernel),
-        graph.constant(f"w_scale{number}", scales),
-        graph.constant(f"w_zero{number}", np.zeros(len(scales), np.int8)),
-        graph.constant(f"y_scale{number}", made.scale),
-        graph.constant(f"y_zero{number}", made.zero_point),
-        graph.constant(f"bias{number}", np.clip(bias, limits.min, limits.max).astype(np.int32)),
+        graph.constant(f"w_scale{number}", layer.scales),
+        graph.constant(f"w_zero{number}", np.zeros(len(layer.scales), np.int8)),
+        graph.constant(f"y_scale{number}", np.float32(1)),
+        graph.constant(f"y_zero{number}", np.uint8(0)),
+        graph.constant(f"bias{number}", layer.bias),
     ]
-    return graph.add("QLinearConv", inputs, f"layer{number}", **_conv_attributes(layer))
+    flow = graph.add("QLinearConv", inputs, f"layer{number}", **_conv_attributes(kernel))
+    return _pool(graph, flow, layer.pool, f"pool{number}")
 
 
-def _conv_attributes(layer: ConvLayer) -> dict[str, Any]:
-    rows, columns = layer.kernel.shape[2:]
+def _conv_attributes(kernel: npt.NDArray[Any]) -> dict[str, Any]:
+    rows, columns = kernel.shape[2:]
     return {
         "kernel_shape": [rows, columns],
         "pads": [(rows - 1) // 2, (columns - 1) // 2, rows // 2, columns // 2],
@@ -205,28 +189,37 @@ def _conv_attributes(layer: ConvLayer) -> dict[str, Any]:
     }
 
 
-def _quantise(graph: _Graph, flow: str, span: ActivationRange, name: str) -> str:
-    scale = graph.constant(f"{name}_scale", span.scale)
-    zero = graph.constant(f"{name}_zero", span.zero_point)
-    return graph.add("QuantizeLinear", [flow, scale, zero], name)
+def _split(graph: _Graph, flow: str) -> str:
+    """Return whole steps, then what is missing to them in sixteenths, as the channels of one tensor."""
+    whole = _quantise(graph, flow, 1.0, SPLIT_ZERO, "whole")
+    missing = graph.add("Sub", [flow, _dequantise(graph, whole, SPLIT_ZERO, "whole_steps")], "missing")
+    return graph.add("Concat", [whole, _quantise(graph, missing, 1 / SPLIT_PARTS, SPLIT_ZERO, "fine")], "split", axis=1)
 
 
-def _dequantise(graph: _Graph, flow: str, span: ActivationRange, name: str) -> str:
-    scale = graph.constant(f"{name}_scale", span.scale)
-    zero = graph.constant(f"{name}_zero", span.zero_point)
-    return graph.add("DequantizeLinear", [flow, scale, zero], name)
+def _quantise(graph: _Graph, flow: str, scale: float, zero: int, name: str) -> str:
+    scale_name = graph.constant(f"{name}_scale", np.float32(scale))
+    return graph.add("QuantizeLinear", [flow, scale_name, graph.constant(f"{name}_zero", np.uint8(zero))], name)
 
 
-def _head(graph: _Graph, net: ConvNet, flow: str, held: ActivationRange | None) -> str:
+def _dequantise(graph: _Graph, flow: str, zero: int, name: str) -> str:
+    scale = graph.constant(f"{name}_scale", np.float32(1))
+    return graph.add("DequantizeLinear", [flow, scale, graph.constant(f"{name}_zero", np.uint8(zero))], name)
+
+
+def _head(graph: _Graph, net: ConvNet, flow: str, plan: IntegerNet | None = None) -> str:
     if net.head == "max":  # commutes with the dequantisation, which then has less to do
-        flow = graph.add("MaxPool", [flow], "cell", kernel_shape=net.cell, strides=net.cell)
-    if held is not None:
-        flow = _dequantise(graph, flow, held, "dequantised")
+        flow = _pool(graph, flow, net.cell, "cell")
+    if plan is not None:
+        flow = _dequantise(graph, flow, 0, "dequantised")
     if net.head == "max":
         flow = graph.add("Transpose", [flow], "channels_last", perm=[0, 2, 3, 1])
-        return graph.add("Flatten", [flow], "cells", axis=1)
-    flow = graph.add("ReduceMean", [flow], "mean", axes=[2], keepdims=0)
-    return graph.add("ReduceMax", [flow], "cells", axes=[2], keepdims=0)
+    else:
+        flow = graph.add("ReduceMean", [flow], "mean", axes=[2], keepdims=0)
+        flow = graph.add("ReduceMax", [flow], "maximum", axes=[2], keepdims=0)
+    if plan is not None:
+        flow = graph.add("Mul", [flow, graph.constant("steps", plan.steps)], "units")
+        flow = graph.add("Add", [flow, graph.constant("lows", plan.lows)], "values")
+    return graph.add("Flatten", [flow], "cells", axis=1)
 
 
 def _with_outputs(content: bytes, names: list[str]) -> bytes:

@@ -22,7 +22,7 @@ from embedindex.models.convnet import ConvNet
 from embedindex.models.quantise import METHOD_VERSION, Reduce, Report, select
 
 # Windows of each kind of sound: to prepare on, and others to judge on.
-CALIBRATION_ROUNDS = 3
+CALIBRATION_ROUNDS = 9
 JUDGED_ROUNDS = 14
 CALIBRATION_SEED = 1
 JUDGED_SEED = 2
