@@ -174,7 +174,7 @@ def test_a_split_layer_sees_sixteenths_of_steps() -> None:
     net = ConvNet(4, 4, 1.0, 0.0, (front,), "max", (1, 1))
     kernel = np.full((1, 1, 1, 1), 112, np.int8)
     layer = IntegerLayer(
-        kernel, np.full((1, 1, 1, 1), 7, np.int8), np.zeros(1, np.int32), np.ones(1, np.float32) / 7, None
+        kernel, np.full((1, 1, 1, 1), 7, np.int8), np.zeros(1, np.int32), np.full(1, 1 / 7, np.float32), None
     )
     given = (np.arange(32).reshape(2, 4, 4) / 16).astype(np.float32)
     one = np.ones(1, np.float32)
