@@ -30,6 +30,7 @@ pytest.importorskip("fsspec", reason="fsspec is not installed (embedindex[s3])")
 def _fresh_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget all servers and fetched files between tests, and wait for none that went away."""
     monkeypatch.setenv(remote_server.PATIENCE_VARIABLE, "1")
+    monkeypatch.setattr(remote_server, "CALL_S", 60.0)  # a busy machine is no silent server
     monkeypatch.setattr(remote_server, "_servers", {})
     remote._fresh.clear()
     remote._kept.clear()
