@@ -72,9 +72,7 @@ def build_lists(store: Store, plan: Plan, space: Space, progress: Progress | Non
         ivf_of(index).qb = QUERY_BITS
     tell("Learning the centres", 0, plan.training)
     judge = _Judge(store, plan, space)
-    sample = judge.strangers(sample_windows(store, plan.training, plan.dimension, SEED))
-    finder = _train(index, sample)
-    del sample
+    finder = _train(index, judge.strangers(sample_windows(store, plan.training, plan.dimension, SEED)))
     closeness = fill(
         index, space, store.vector_batches(), finder, judge, lambda done: tell("Filling", done, plan.windows)
     )
@@ -82,7 +80,10 @@ def build_lists(store: Store, plan: Plan, space: Space, progress: Progress | Non
 
 
 def _train(index: faiss.Index, sample: list[Float32Array]) -> CentreFinder:
-    """Give an index its rotation and its centres, learnt from rows of the space; return the way to the centres."""
+    """Give an index its rotation and its centres, learnt from rows of the space; return the way to the centres.
+
+    The list of rows is empty afterwards.
+    """
     import faiss
 
     whole: Any = faiss.downcast_index(index)
@@ -90,7 +91,12 @@ def _train(index: faiss.Index, sample: list[Float32Array]) -> CentreFinder:
         chain: Any = whole.chain
         chain.at(0).train(np.zeros((1, index.d), np.float32))  # a random rotation learns nothing from vectors
     ivf = ivf_of(index)
-    rows = np.concatenate([turned(index, part) for part in sample])
+    rows = np.empty((sum(map(len, sample)), index.d), np.float32)
+    done = 0
+    while sample:  # each part is let go when it is turned: they are the most that building holds in memory
+        part = turned(index, sample.pop(0))
+        rows[done : done + len(part)] = part
+        done += len(part)
     ivf.quantizer.add(learn_centres(rows, ivf.nlist, SEED))
     ivf.train(rows[:CODE_TRAINING])
     index.is_trained = True

@@ -46,11 +46,14 @@ def learn_centres(rows: Float32Array, count: int, seed: int) -> Float32Array:
 def _round(rows: Float32Array, centres: Float32Array, seed: int) -> Float32Array:
     """Return centres moved to the middle of the rows that are nearest to each, as a round of k-means does it."""
     finder = CentreFinder.of(centres, seed)
-    nearest = np.concatenate([finder.nearest(rows[start : start + BATCH])[1] for start in range(0, len(rows), BATCH)])
-    order = np.argsort(nearest, kind="stable")
-    firsts = np.flatnonzero(np.diff(nearest[order], prepend=-1))
-    moved = centres.copy()
-    moved[nearest[order][firsts]] = np.add.reduceat(rows[order], firsts, axis=0)
+    sums = np.zeros_like(centres)
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        nearest = finder.nearest(batch)[1]
+        order = np.argsort(nearest, kind="stable")
+        firsts = np.flatnonzero(np.diff(nearest[order], prepend=-1))
+        sums[nearest[order][firsts]] += np.add.reduceat(batch[order], firsts, axis=0)
+    moved = np.where(sums.any(axis=1, keepdims=True), sums, centres)
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
 

@@ -2,8 +2,7 @@
 
 A pure function from numbers to a plan. Conventions: bytes, seconds; a latency is that of one query vector in a warm
 process on one core, re-ranking included. The coefficients are estimates for two cores of an AMD EPYC (Zen 5), FAISS
-1.15, 512 dimensions; at ten million windows a search took 27 ms of processor time where they say 19, and building took
-twice the processor time they say (docs/search-at-scale.md).
+1.15, 512 dimensions; docs/search-at-scale.md has what was measured beside what they say.
 """
 
 from __future__ import annotations
@@ -43,9 +42,10 @@ CENTRE_S = 30e-9  # one centre compared
 CODE_S: dict[Kind, float] = {"flat": 0.0, "sq8": 30e-9, "rabitq": 13e-9}  # one code of 512 dimensions compared
 MULTIPLY_ADDS_A_S = 60e9  # products of matrices, all cores
 READ_S = 4e-6  # one vector from the database into the space, at 512 dimensions
-# (recall@10 after re-ranking, share of lists that are read, candidates for re-ranking): a first guess, which building
-# replaces by what it measures. 0.95 was seen at ten million windows, the others follow proportions at a quarter of one.
-RECALL_STEPS = ((0.90, 0.006, 40), (0.95, 0.012, 60), (0.98, 0.03, 100), (0.99, 0.06, 160), (0.995, 0.12, 300))
+CODING_S = 15e-6  # one vector from the database into a list but for products of matrices, all cores
+# (recall@10 after re-ranking, share of codes that are compared, candidates for re-ranking): a first guess, which
+# building replaces by what it measures. 0.95 was seen at ten million windows, the others follow proportions elsewhere.
+RECALL_STEPS = ((0.90, 0.015, 60), (0.95, 0.03, 100), (0.98, 0.07, 160), (0.99, 0.12, 240), (0.995, 0.25, 400))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _lists_plan(kind: Kind, windows: int, dimension: int, memory_bytes: int, rec
     learning = training * (compared * POLISHING_ROUNDS + TRAINING_ROUNDS * 2 * math.sqrt(lists))
     products = dimension * ((windows + HELD_OUT) * compared + windows * HELD_OUT + learning)
     products += windows * dimension**2 if kind == "rabitq" else 0
-    build_s = windows * READ_S * dimension / 512 + products / MULTIPLY_ADDS_A_S
+    build_s = windows * CODING_S * dimension / 512 + products / MULTIPLY_ADDS_A_S
     latency_s = search_s(kind, dimension, lists, share * windows, candidates)
     return Plan(
         kind,
