@@ -69,6 +69,10 @@ class AtWork:
         finally:
             self._memory[1] = 0
 
+    def in_model(self) -> bool:
+        """Return whether windows are in the model."""
+        return self._memory[1] > 0
+
     def tasks(self) -> set[int]:
         """Return the tasks that the worker is, or was last, at."""
         reading, count, *tasks = self._memory[:]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # A worker that reports nothing for so long is taken to hang (it reports every second while it gets on).
 STALL_S = 60.0
+# A model computes several windows at once and says nothing meanwhile, which a small or busy machine may take long over.
+MODEL_PATIENCE = 5
 # Loading a model may quantise it first.
 START_S = 600.0
 # A file that took its worker down gets one more chance, alone: it may have been another one, or memory that was short.
@@ -132,7 +134,7 @@ class WorkerPool:
         setup: what every worker is told at its start.
         workers: how many processes.
         fingerprint: the identity that the model must have.
-        stall_s: seconds without a sign of life after which a worker is replaced.
+        stall_s: seconds without a sign of life after which a worker is replaced; five times as many in the model.
 
     Raises:
         ModelError: from `events` or `submit`, when the workers, or the device that is required, cannot have the model.
@@ -273,12 +275,13 @@ class WorkerPool:
                 yield from self._hear(by_connection[connection])  # type: ignore[index]
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.tasks]:
-            limit = self._stall_s if worker.ready else START_S
+            in_model = worker.at_work.in_model()
+            limit = self._stall_s * (MODEL_PATIENCE if in_model else 1) if worker.ready else START_S
             if now - worker.heard > limit:
                 suspects = worker.suspects()
                 self._replace(worker)
                 if len(suspects) == 1:
-                    reason = f"the decoder did not get on with it for {limit:.0f} seconds"
+                    reason = f"the {'model' if in_model else 'decoder'} did not get on with it for {limit:.0f} seconds"
                     del worker.tasks[suspects[0].number]
                     yield self._finish(suspects[0].number, Failed("timeout", reason))
                 self._try_again(worker, suspects)

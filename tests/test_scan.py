@@ -18,6 +18,7 @@ from embedindex.records import Label
 from embedindex.scan import scan
 from embedindex.store import Store
 from embedindex.verify import verify
+from embedindex.workers import MODEL_PATIENCE
 from embedindex.writer import StoreWriter
 from tests.indexing import OPTIONS, TINY, age, constant, make_sound, names, one, records, run_scan, write_samples
 from tests.sounds import sine
@@ -304,7 +305,8 @@ def test_file_that_hangs_its_worker_is_given_up(index: str, library: Path) -> No
     make_sound(library / "good.wav")
     summary = run_scan(index, library, stall_s=2.0)
     assert (summary.added, summary.failures) == (1, {"timeout": 1})
-    assert one(index, library / "hang.wav").error_reason == "the decoder did not get on with it for 2 seconds"
+    wanted = f"the model did not get on with it for {2 * MODEL_PATIENCE} seconds"
+    assert one(index, library / "hang.wav").error_reason == wanted
 
 
 def test_copy_of_a_failed_file_is_not_tried_again(index: str, library: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_only_the_bad_file_fails_of_those_that_are_in_hand_together(
     assert bad.kind == kind
     assert sorted(done) == [0, 1, 2, 3, 5, 6, 7, 8]
     assert all(isinstance(result, Embedded) for result in done.values())
+
+
+def test_slow_model_is_not_taken_for_a_decoder_that_hangs(library: Path) -> None:
+    path = make_sound(library / "a.wav")
+    stall_s = 2.0
+    setup = replace(SETUP, request=replace(TINY, options=(*TINY.options, ("slow", f"{1.5 * stall_s}"))))
+    with WorkerPool(setup, 1, fingerprint(), stall_s=stall_s) as pool:
+        pool.submit(0, os.fsencode(path), 1000)
+        (event,) = finish(pool)
+    assert isinstance(event.result, Embedded)
 
 
 def test_worker_is_given_small_files_ahead_and_of_large_ones_a_second(library: Path) -> None:

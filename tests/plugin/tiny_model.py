@@ -3,7 +3,7 @@
 A vector holds the log energies of 16 bands of the spectrum. A constant positive sound kills the process, a constant
 negative one hangs it; that is how tests make a worker crash or stall on a real file. With the option ``room=N`` a
 process that computes it for others (`models.device_process`) has memory for so many windows; with ``broken=yes`` it
-fails.
+fails. With ``slow=S`` every call takes S seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,17 @@ class TinyModel:
     mixes_sounds = True
 
     def __init__(
-        self, version: int, standardise: bool, precision: dict[str, str | bool], room: int | None, broken: bool
+        self,
+        version: int,
+        standardise: bool,
+        precision: dict[str, str | bool],
+        room: int | None,
+        broken: bool,
+        slow_s: float,
     ) -> None:
         self._room = room
         self._broken = broken
+        self._slow_s = slow_s
         self._identity = ModelIdentity(
             name="tiny",
             sample_rate=RATE,
@@ -62,6 +69,7 @@ class TinyModel:
                 raise MemoryError
             if self._broken:
                 raise RuntimeError("the driver is out of order")
+        time.sleep(self._slow_s)
         bands = inputs.mean(axis=2)
         vectors: Float32Array = np.log1p(bands).astype(np.float32)
         return vectors
@@ -73,9 +81,10 @@ def load(request: ModelRequest) -> TinyModel:
     standardise = options.pop("standardise", "no") == "yes"
     room = options.pop("room", None)
     broken = options.pop("broken", "no") == "yes"
+    slow_s = float(options.pop("slow", "0"))
     precision: dict[str, str | bool] = {"precision": "fp32"}
     if request.precision == "int8":  # the same numbers, said to be another precision's
         precision = {"precision": "int8", "agrees_with_fp32": options.pop("agrees", "yes") == "yes"}
     if options:
         raise UsageError(f"tiny has no option {next(iter(options))}")
-    return TinyModel(version, standardise, precision, None if room is None else int(room), broken)
+    return TinyModel(version, standardise, precision, None if room is None else int(room), broken, slow_s)
