@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from threading import Lock, Thread
 import numpy as np
 
 from embedindex.analysis_store import ToAnalyse, Wanted
+from embedindex.arrays import Float32Array
 from embedindex.errors import AudioError, QueryError
 from embedindex.query import Part, part_blocks
 from embedindex.tempo_key import LISTEN_S, SAMPLE_RATE, TempoKey, analyse
@@ -128,8 +130,29 @@ def work(connection: Connection, wanted: Wanted) -> None:
         os.nice(5)
     warnings.simplefilter("ignore")  # librosa's remarks on short sounds
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: so are we
+        _compile_alone(wanted)
         while True:
             connection.send(_analyse_file(connection.recv(), wanted))
+
+
+def _compile_alone(wanted: Wanted) -> None:
+    """Analyse a sound while no other process does.
+
+    librosa's functions are compiled when first called and kept on disk (numba). Two processes that do that at once can
+    leave a file there which makes every later process crash.
+    """
+    from filelock import FileLock
+
+    user = os.getuid() if hasattr(os, "getuid") else 0  # on Windows the folder is the user's own
+    with FileLock(os.path.join(tempfile.gettempdir(), f"embedindex-librosa-{user}.lock")):
+        analyse(first_sound(), tempo=wanted.tempo, key=wanted.key)
+
+
+def first_sound() -> Float32Array:
+    """Return (samples,) a chord with four beats, which has a tempo and a key."""
+    seconds = np.arange(round(4.0 * SAMPLE_RATE)) / SAMPLE_RATE
+    chord = sum(np.sin(2 * np.pi * hz * seconds) for hz in (220.0, 261.63, 329.63))
+    return np.asarray(chord * np.exp(-4.0 * (seconds % 0.5)) / 3.0, np.float32)
 
 
 def _analyse_file(path: bytes, wanted: Wanted) -> TempoKey | str:

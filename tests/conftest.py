@@ -14,6 +14,11 @@ sys.path.insert(0, PLUGIN)
 # Worker processes and command lines started by tests find it too.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
 
+# Test processes that compile the same functions of librosa at once can spoil what they keep of them (numba).
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".pytest_cache" / f"numba-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+)
+
 settings.register_profile(
     "embedindex", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )

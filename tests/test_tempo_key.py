@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedindex.analysis_pool import _Worker, analyse_files
+from embedindex.analysis_pool import _Worker, analyse_files, first_sound
 from embedindex.analysis_store import ToAnalyse, Wanted, analysis_of, put_analysis, to_analyse
 from embedindex.arrays import Float32Array
 from embedindex.cli.filter_options import parse_filters
@@ -113,6 +113,12 @@ def test_tempo_ranges_are_read(text: str, limits: tuple[float, float]) -> None:
 def test_tempo_ranges_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--bpm"):
         parse_filters(bpm=text)
+
+
+def test_first_sound_of_a_process_takes_it_through_all_that_is_compiled() -> None:
+    found = analyse(first_sound())
+    assert found.bpm == pytest.approx(120, abs=1)
+    assert found.key == "A minor"
 
 
 # -- in the index --------------------------------------------------------------------------------------------------

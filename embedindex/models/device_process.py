@@ -43,6 +43,8 @@ GOODBYE_S = 5.0
 # So many calls in a row that fail for another reason than memory mean that the device is at fault, not the windows.
 FAILURES = 3
 BACKLOG = 64
+# The name of a socket has room for 104 bytes on macOS, 108 on Linux (sys/un.h).
+LONGEST_FOLDER = 90
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class DeviceProcesses:
 
     def __init__(self, request: ModelRequest, devices: Sequence[Device], niceness: int, *, required: bool) -> None:
         self._required = required
-        self._folder = tempfile.mkdtemp(prefix="embedindex-")
+        self._folder = _folder_for_sockets()
         self._running: dict[Connection, tuple[SpawnProcess, str, str]] = {}
         self._next = 0
         for number, device in enumerate(devices):
@@ -132,6 +134,15 @@ class DeviceProcesses:
         for connection in list(self._running):
             self._end(connection)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _folder_for_sockets() -> str:
+    """Return a new folder; not in a place so deep that the system refuses the name of a socket in it."""
+    folder = tempfile.mkdtemp(prefix="embedindex-")
+    if sys.platform == "win32" or len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        return folder
+    os.rmdir(folder)
+    return tempfile.mkdtemp(prefix="embedindex-", dir="/tmp")
 
 
 def serve(control: Connection, address: str, request: ModelRequest, device: Device, niceness: int, parent: int) -> None:
