@@ -145,7 +145,8 @@ def add_one_by_one(folder: str, rows: list[Float32Array]) -> str:
 
 def additions(folder: str, library: MadeUpLibrary, count: int) -> list[str]:
     """Add so many sounds of one window; return times and recall: as they wait, written into the lists, made anew."""
-    random = np.random.default_rng(5)
+    with Store(folder) as store:
+        random = np.random.default_rng(store.next_window)  # others than what an earlier run added
     rows = library.files(np.ones(count, np.int64), random)
     # One half of the queries is like the library, the other like what came.
     near = np.concatenate(rows[: QUERIES // 2]) + 0.01 * random.standard_normal((min(count, QUERIES // 2), 512))
