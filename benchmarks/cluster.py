@@ -32,8 +32,8 @@ import soundfile as sf
 from measure import MIB, embedindex, library_sound, print_report, run_cold
 
 from embedindex.audio import AudioFacts
-from embedindex.crawl import file_stat
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import file_stat
 from embedindex.models import parse_request
 from embedindex.scan import ScanOptions, scan
 from embedindex.store import Store

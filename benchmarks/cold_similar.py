@@ -34,9 +34,9 @@ STAGES = ("import", "open the index", "embed the clip", "search")
 
 def write_index(folder: str, windows: int) -> None:
     """Write an index of `windows` windows of the built-in model, and its search index."""
-    from embedindex.crawl import FileStat
     from embedindex.decoders import AudioFacts
     from embedindex.embed import FileEmbedding
+    from embedindex.file_stat import FileStat
     from embedindex.index_refresh import refresh_index
     from embedindex.models import ModelRequest, load_model
     from embedindex.models.calibration import synthesise_windows

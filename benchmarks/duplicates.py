@@ -23,8 +23,8 @@ from measure import print_report
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioFacts
 from embedindex.correlation import SAMPLE_RATE, correlate
-from embedindex.crawl import FileStat
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import FileStat
 from embedindex.filters import Filters
 from embedindex.index import load_view
 from embedindex.models import ModelIdentity, ModelRequest

@@ -18,8 +18,8 @@ import numpy as np
 from measure import print_report
 
 from embedindex.audio import AudioFacts
-from embedindex.crawl import FileStat
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import FileStat
 from embedindex.genre import judge_files, learn_judge, unlabelled
 from embedindex.label_store import FileLabel, add_import, given_labels, put_predictions
 from embedindex.models import ModelIdentity, ModelRequest

@@ -98,8 +98,8 @@ class MadeUpLibrary:
 def write_library(folder: str, windows: int) -> int:
     """Write an index of about so many windows, without its search index; return how many they are."""
     from embedindex.audio import AudioFacts
-    from embedindex.crawl import FileStat
     from embedindex.embed import FileEmbedding
+    from embedindex.file_stat import FileStat
     from embedindex.models import ModelIdentity, ModelRequest
     from embedindex.tags import Tags
     from embedindex.writer import StoreWriter

@@ -31,8 +31,8 @@ from measure import MIB, embedindex, library_sound, print_report, run_cold
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioFacts
-from embedindex.crawl import file_stat
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import file_stat
 from embedindex.index_refresh import refresh_index
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack

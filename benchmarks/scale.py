@@ -29,8 +29,9 @@ import xxhash
 from measure import MIB, Run, embedindex, median_cpu_s, median_wall_s, print_report, run_cold
 
 from embedindex.audio import AudioFacts
-from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat
+from embedindex.crawl import CrawlTrouble, Found, crawl
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import file_stat
 from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelRequest, load_model
 from embedindex.tags import Tags

@@ -28,9 +28,9 @@ from measure import MIB, Run, print_report, run_cold
 from embedindex import index_refresh
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioFacts
-from embedindex.crawl import FileStat
 from embedindex.database import database_path
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import FileStat
 from embedindex.index import IndexView, load_view
 from embedindex.index_file import index_path, read_trailer
 from embedindex.index_lists import ivf_of, merged

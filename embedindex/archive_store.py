@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from embedindex.changes import is_gone
-from embedindex.crawl import FileStat, Listed, Listing, list_archive
+from embedindex.crawl import Listed, Listing, list_archive
+from embedindex.file_stat import FileStat
 from embedindex.store import Store, path_range
 from embedindex.worker import trusted_stat
 from embedindex.writer import StoreWriter

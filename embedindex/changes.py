@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Optional, TypeAlias
 
 from embedindex.archives import archive_of, is_in_archive
-from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat, lies_in
+from embedindex.crawl import CrawlTrouble, Found, lies_in
 from embedindex.errors import AudioError
+from embedindex.file_stat import FileStat, file_stat
 from embedindex.length_probe import Sample
 from embedindex.opening import stat_path
 from embedindex.records import FileRecord

@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 from embedindex.archives import archive_of, is_archive_name, members
 from embedindex.audio import AUDIO_SUFFIXES
 from embedindex.errors import AudioError
-from embedindex.file_stat import RECHECK as RECHECK
-from embedindex.file_stat import FileStat as FileStat
-from embedindex.file_stat import file_stat as file_stat
-from embedindex.file_stat import member_stat, stat_of
+from embedindex.file_stat import FileStat, member_stat, stat_of
 from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
 from embedindex.opening import entries_of, stat_path
 from embedindex.remote import RemoteEntry

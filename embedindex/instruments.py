@@ -15,8 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 from embedindex.changes import is_gone
-from embedindex.crawl import MAP_SUFFIX, SEPARATOR, FileStat, file_stat, lies_in
+from embedindex.crawl import MAP_SUFFIX, SEPARATOR, lies_in
 from embedindex.errors import AudioError
+from embedindex.file_stat import FileStat, file_stat
 from embedindex.sample_names import instruments_of
 from embedindex.sfz import read_sfz, sample_key
 from embedindex.store import Store, path_range

@@ -13,8 +13,8 @@ from typing import Any
 
 from embedindex.analysis_store import copy_analyses
 from embedindex.copies import stored_content
-from embedindex.crawl import FileStat, file_stat
 from embedindex.errors import IndexDamagedError, IndexEmptyError, ModelMismatchError, UsageError, display_path
+from embedindex.file_stat import FileStat, file_stat
 from embedindex.index_refresh import refresh_index
 from embedindex.label_store import FileLabel, add_import, has_given
 from embedindex.labels import is_predicted

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from embedindex.changes import IdSet, Todo, TodoList, is_gone, was_moved
-from embedindex.crawl import FileStat
 from embedindex.errors import ServerAwayError, display_path
+from embedindex.file_stat import FileStat
 from embedindex.length_probe import LengthProbe
 from embedindex.progress import ScanSummary
 from embedindex.records import FileRecord

@@ -20,7 +20,7 @@ from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader, probe
 from embedindex.cleaning import onset_sample, without_noise
-from embedindex.crawl import CrawlTrouble, FileStat, absolute_path, crawl, file_stat
+from embedindex.crawl import CrawlTrouble, absolute_path, crawl
 from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import (
     AudioError,
@@ -32,6 +32,7 @@ from embedindex.errors import (
     UsageError,
     display_path,
 )
+from embedindex.file_stat import FileStat, file_stat
 from embedindex.models import Model, load_model, same_space
 from embedindex.opening import is_real_folder, unreadable
 from embedindex.records import FileRecord, IndexModel

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import embedindex
-from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.errors import ClusterError, EngineMissingError, display_path
+from embedindex.file_stat import RECHECK, FileStat, file_stat
 from embedindex.path_map import PathMap
 from embedindex.ray_node import Answer, Node, Submit, Turn, pack_models
 from embedindex.worker import Failed, WorkerSetup

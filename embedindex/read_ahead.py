@@ -25,7 +25,7 @@ from embedindex.models import Model
 from embedindex.models.base import mixes_sounds
 
 if TYPE_CHECKING:
-    from embedindex.crawl import FileStat
+    from embedindex.file_stat import FileStat
 
 # Windows that may wait for the model: 26 MB of the longest ones there are (aisfx).
 WAITING_WINDOWS = 64

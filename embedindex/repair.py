@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from urllib.parse import quote
 
-from embedindex.crawl import RECHECK
 from embedindex.database import database_path
 from embedindex.errors import IndexDamagedError, IndexNotFoundError, display_path
+from embedindex.file_stat import RECHECK
 from embedindex.index_file import index_path
 from embedindex.index_refresh import refresh_index
 from embedindex.lock import take_lock

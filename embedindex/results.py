@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedindex.archives import archive_of, open_sound
-from embedindex.crawl import file_stat
 from embedindex.errors import AudioError, DiskFullError, UsageError, display_path
+from embedindex.file_stat import file_stat
 from embedindex.remote_paths import is_remote
 from embedindex.search import Hit
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from embedindex.changes import is_gone
-from embedindex.crawl import file_stat
 from embedindex.errors import IndexNotFoundError, PathNotFoundError, RemoteError, display_path
+from embedindex.file_stat import file_stat
 from embedindex.remote_paths import is_remote
 from embedindex.store import Store
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from embedindex.archive_store import forget_archives, remembered_listing
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_wanted, looks_changed, may_be_forgotten
-from embedindex.crawl import CrawlTrouble, Found, crawl, file_stat, lies_in, outermost
+from embedindex.crawl import CrawlTrouble, Found, crawl, lies_in, outermost
 from embedindex.errors import (
     ModelMismatchError,
     StoreError,
 )
+from embedindex.file_stat import file_stat
 from embedindex.ignore import Selection
 from embedindex.index_refresh import refresh_index
 from embedindex.instruments import refresh_instruments

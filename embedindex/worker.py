@@ -20,9 +20,9 @@ from typing import cast
 
 from embedindex.archives import archive_of
 from embedindex.child_process import limit_process
-from embedindex.crawl import RECHECK, FileStat, file_stat
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
 from embedindex.errors import AudioError, EmbedindexError, ModelError, UnreadableFileError
+from embedindex.file_stat import RECHECK, FileStat, file_stat
 from embedindex.messages import GONE, send_message
 from embedindex.models import Model, ModelRequest, load_model
 from embedindex.models.base import TwoStepModel

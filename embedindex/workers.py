@@ -20,8 +20,8 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Protocol
 
 from embedindex.child_process import interrupts_blocked, one_thread_each
-from embedindex.crawl import FileStat
 from embedindex.errors import EmbedindexError, ModelError, display_path
+from embedindex.file_stat import FileStat
 from embedindex.messages import receive_message
 from embedindex.read_ahead import AtWork
 from embedindex.worker import Embedded, Failed, WorkerSetup, work

@@ -18,13 +18,13 @@ import numpy as np
 
 from embedindex import __version__
 from embedindex.copies import stored_content
-from embedindex.crawl import FileStat
 from embedindex.database import open_writer, sqlite_errors
 from embedindex.embed import FileEmbedding
 from embedindex.errors import (
     ModelMismatchError,
     display_path,
 )
+from embedindex.file_stat import FileStat
 from embedindex.lock import take_lock
 from embedindex.models.base import ModelIdentity, ModelRequest
 from embedindex.records import FileRecord, IndexModel, Label, request_to_json, vectors_hash

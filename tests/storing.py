@@ -10,8 +10,8 @@ import numpy as np
 
 from embedindex.arrays import Float16Array
 from embedindex.audio import AudioFacts
-from embedindex.crawl import FileStat
 from embedindex.embed import FileEmbedding
+from embedindex.file_stat import FileStat
 from embedindex.models import ModelIdentity, ModelRequest, load_model
 from embedindex.store import Store
 from embedindex.tags import Tags

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from embedindex import archives
 from embedindex.archives import archive_of, exists, is_folder, members, open_sound
 from embedindex.audio import read_audio
-from embedindex.crawl import file_stat
 from embedindex.errors import AudioError, AudioLimitError, DamagedAudioError, UnreadableFileError
+from embedindex.file_stat import file_stat
 from embedindex.tags import read_tags
 from tests.indexing import age
 from tests.sounds import encode, noise

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedindex.changes import IdSet, TodoList, disk_is_there, is_gone, may_be_forgotten
-from embedindex.crawl import CrawlTrouble, FileStat, Found, file_stat
+from embedindex.crawl import CrawlTrouble, Found
+from embedindex.file_stat import FileStat, file_stat
 
 
 def found(path: bytes, rank: int, size: int = 1) -> Found:

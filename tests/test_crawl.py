@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from embedindex.crawl import (
-    CrawlTrouble,
-    absolute_path,
-    crawl,
-    file_stat,
-    is_audio_name,
-    lies_in,
-    outermost,
-)
+from embedindex.crawl import CrawlTrouble, absolute_path, crawl, is_audio_name, lies_in, outermost
+from embedindex.file_stat import file_stat
 
 
 def touch(path: Path | bytes | str) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from embedindex.crawl import file_stat
 from embedindex.errors import IndexEmptyError, IndexNotFoundError, ModelMismatchError, UsageError
+from embedindex.file_stat import file_stat
 from embedindex.label_store import FileLabel, add_import, set_labels
 from embedindex.merge import merge
 from embedindex.models import ModelRequest

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from embedindex.arrays import Float16Array, Float64Array
 from embedindex.audio import AudioFacts
-from embedindex.crawl import FileStat
 from embedindex.embed import FileEmbedding
 from embedindex.errors import IndexEmptyError, QueryError, UsageError
+from embedindex.file_stat import FileStat
 from embedindex.index import IndexView, load_view
 from embedindex.index_refresh import refresh_index
 from embedindex.models import ModelIdentity, ModelRequest

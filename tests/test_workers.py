@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from embedindex.audio import MAX_DURATION_S
-from embedindex.crawl import RECHECK, FileStat
 from embedindex.embed import embed_file
 from embedindex.errors import ModelError, UsageError
+from embedindex.file_stat import RECHECK, FileStat
 from embedindex.models import ModelRequest, load_model
 from embedindex.worker import Embedded, Failed, WorkerSetup, trusted_stat
 from embedindex.workers import AHEAD_BYTES, AHEAD_FILES, Event, Finished, Hashed, WorkerPool

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from embedindex.crawl import file_stat
 from embedindex.errors import QueryError, UsageError, display_path
+from embedindex.file_stat import file_stat
 from embedindex.remix.bending import WILDEST, Bend
 from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.morph import MODES, TAILS

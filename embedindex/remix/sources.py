@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedindex.crawl import file_stat
+from embedindex.file_stat import file_stat
 from embedindex.records import FileRecord
 from embedindex.remix.recipe import Source
 from embedindex.remix.seed import Seed

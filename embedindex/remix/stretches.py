@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import Float16Array, Float32Array, Int64Array
-from embedindex.crawl import file_stat
 from embedindex.errors import AudioError
+from embedindex.file_stat import file_stat
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseTrack, grow_frames
 from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH

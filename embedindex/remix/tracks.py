@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
 
 from embedindex.audio import AudioReader
-from embedindex.crawl import file_stat
 from embedindex.errors import AudioError
+from embedindex.file_stat import file_stat
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
 from embedindex.remix.frames import RATE, Track, describe_blocks
