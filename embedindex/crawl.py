@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from embedindex.archives import archive_of, is_archive_name, members
@@ -113,10 +113,27 @@ def absolute_path(path: bytes) -> bytes:
     return absolute[1:] if SEPARATOR == b"/" and absolute.startswith(b"//") else absolute
 
 
-def outermost(paths: list[bytes]) -> list[bytes]:
+def joined_path(folder: bytes, name: bytes) -> bytes:
+    """Return the path, normalised, that a name stands for in a folder; an absolute name stands for itself.
+
+    Raises:
+        UsageError: the folder lies on a server, and the name leads out of that.
+    """
+    joined = os.path.join(folder, name)
+    return absolute_path(joined) if is_remote(joined) else os.path.normpath(joined)
+
+
+def outermost(paths: Iterable[bytes]) -> list[bytes]:
     """Return absolute, normalised paths without those that lie inside another, in the order given."""
-    absolute = list(dict.fromkeys(absolute_path(path) for path in paths))
-    return [path for path in absolute if not any(other != path and lies_in(path, other) for other in absolute)]
+    absolute = dict.fromkeys(absolute_path(path) for path in paths)
+    return [path for path in absolute if not any(folder in absolute for folder in folders_above(path))]
+
+
+def folders_above(path: bytes) -> Iterator[bytes]:
+    """Yield the folders above an absolute path, the nearest first."""
+    while (folder := os.path.dirname(path)) != path:
+        yield folder
+        path = folder
 
 
 def lies_in(path: bytes, folder: bytes) -> bool:

@@ -18,6 +18,7 @@ from embedindex.changes import is_gone
 from embedindex.crawl import MAP_SUFFIX, SEPARATOR, lies_in
 from embedindex.errors import AudioError
 from embedindex.file_stat import FileStat, file_stat
+from embedindex.opening import entries_of, is_real_folder
 from embedindex.sample_names import instruments_of
 from embedindex.sfz import read_sfz, sample_key
 from embedindex.store import Store, path_range
@@ -132,15 +133,15 @@ def _mark(store: StoreWriter, folders: list[str]) -> None:
 
 def _real_folder(folder: bytes) -> bytes:
     """Return a folder as it is written on disk, where only capitals differ; as it was given when there is none."""
-    if os.path.isdir(folder) or folder == os.path.dirname(folder):
+    if is_real_folder(folder) or folder == os.path.dirname(folder):
         return folder
     above = _real_folder(os.path.dirname(folder))
     wanted = sample_key(os.path.basename(folder))
     try:
-        same = [name for name in sorted(os.listdir(above)) if sample_key(name) == wanted]
+        same = [entry.path for entry in entries_of(above) if sample_key(entry.name) == wanted]
     except OSError:
         return folder
-    return os.path.join(above, same[0]) if same else folder
+    return same[0] if same else folder
 
 
 def _maps_by_folder(store: StoreWriter) -> dict[bytes, list[bytes]]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedindex.crawl import SEPARATOR, absolute_path
+from embedindex.crawl import SEPARATOR, absolute_path, joined_path
 from embedindex.errors import PathNotFoundError, UsageError, display_path
 from embedindex.label_store import FileLabel, file_id_of
 from embedindex.labels import MAX_TEXT, clean_key, clean_text, clean_value, genres_of_tag
@@ -189,8 +189,7 @@ def _below(folder: bytes, path: bytes) -> bytes:
     """Return the path that is meant by one relative to a folder; an absolute one, or an URL, is itself."""
     if is_remote(path):
         return absolute_path(path)
-    joined = os.path.join(folder, path)
-    return absolute_path(joined) if is_remote(joined) else os.path.normpath(joined)
+    return joined_path(folder, path)
 
 
 _Row = tuple[str, bytes, list[Label]]

@@ -5,8 +5,9 @@ Conventions: times are seconds of one monotonic clock, given by the caller. Path
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+
+from embedindex.crawl import folders_above, outermost
 
 PATIENCE_S = 30.0
 MANY = 50_000
@@ -44,7 +45,7 @@ class Settling:
             return
         for path in paths:
             self._last[path] = now_s
-            for folder in _above(path):
+            for folder in folders_above(path):
                 if folder in self._last:
                     self._last[folder] = now_s
 
@@ -63,21 +64,9 @@ class Settling:
         for path in taken:
             del self._last[path]
         self._since = now_s
-        return outermost_of(taken)
+        return outermost(sorted(taken))
 
     def forget(self) -> None:
         """Let go of all: everything is going to be looked at."""
         self._last.clear()
         self._too_many = False
-
-
-def outermost_of(paths: set[bytes]) -> list[bytes]:
-    """Return the paths that lie in no other of them."""
-    return sorted(path for path in paths if not any(folder in paths for folder in _above(path)))
-
-
-def _above(path: bytes) -> Iterable[bytes]:
-    """Yield the folders above a path, the nearest first."""
-    while (folder := os.path.dirname(path)) != path:
-        yield folder
-        path = folder

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 
 from embedindex.archives import open_sound
-from embedindex.errors import AudioError
+from embedindex.crawl import joined_path
+from embedindex.errors import AudioError, UsageError
 
 MAX_BYTES = 16 << 20  # of a file with all that it includes; sampled pianos have some hundred thousand
 MAX_FILES = 256
@@ -104,7 +105,10 @@ class _Reader:
         return pattern.sub(lambda match: self.defines[match[0]], text)
 
     def _path(self, name: str) -> bytes:
-        return os.path.normpath(os.path.join(self.folder, os.fsencode(name.replace("\\", "/").replace("\0", ""))))
+        try:
+            return joined_path(self.folder, os.fsencode(name.replace("\\", "/").replace("\0", "")))
+        except UsageError:  # it leads out of its server
+            return self.path
 
 
 def sample_key(path: bytes) -> str:

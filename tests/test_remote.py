@@ -544,3 +544,15 @@ def test_links_and_odd_names_on_a_server_do_no_harm(library: Path, sftp: SftpSer
     assert trouble == CrawlTrouble()
     with open_sound(url + b"/a/100% #1?.wav") as file:
         assert np.frombuffer(file.read(4) or b"", np.uint8).tobytes() == b"RIFF"
+
+
+@pytest.mark.parametrize("samples", [["C3.wav"], ["c3.WAV"], ["../piano/C3.wav"], ["../" * 20 + "x.wav", "C3.wav"]])
+def test_samples_of_an_sfz_file_on_a_server_are_an_instrument(index: str, library: Path, samples: list[str]) -> None:
+    make_sound(library / "piano" / "C3.wav")
+    make_sound(library / "piano" / "noise.wav", 550.0)
+    (library / "piano" / "piano.sfz").write_text("".join(f"<region> sample={sample}\n" for sample in samples))
+    root = f"file://{library}"
+    run_scan(index, root)
+    with Store(index) as store:
+        found = {os.path.basename(record.path): record.instrument for record in store.files()}
+    assert found == {b"C3.wav": f"{root}/piano/piano", b"noise.wav": None}
