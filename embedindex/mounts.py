@@ -93,4 +93,5 @@ def silent_mount(folder: bytes, mounts: Sequence[Mount]) -> Mount | None:
 
 def mounted_below(folder: bytes, mounts: Sequence[Mount]) -> list[bytes]:
     """Return where something is mounted in a folder, or at it."""
-    return [mount.folder for mount in mounts if lies_in(mount.folder, os.path.realpath(folder))]
+    real = os.path.realpath(folder)
+    return [mount.folder for mount in mounts if lies_in(mount.folder, real)]

@@ -99,7 +99,7 @@ def remote_stat(path: bytes) -> os.stat_result:
 
     result = _stat_result(path, server(path).ask(path, info))
     with _keeping:
-        _fresh.update({path: (time.monotonic(), result)})
+        _fresh[path] = (time.monotonic(), result)
         while len(_fresh) > 64:
             _fresh.popitem(last=False)
     return result
