@@ -25,7 +25,7 @@ def allowed_windows(
             return None
         allowed = np.ones(view.next_window, bool)  # a number that no window has any more finds nothing
     else:
-        allowed = _passing(store, view, filters)
+        allowed = passing_windows(store, view, filters)
     for record in selves:
         if record.first_window is not None:
             allowed[record.first_window : record.first_window + record.n_windows] = False
@@ -34,7 +34,7 @@ def allowed_windows(
     return allowed
 
 
-def _passing(store: Store, view: IndexView, filters: Filters) -> BoolArray:
+def passing_windows(store: Store, view: IndexView, filters: Filters) -> BoolArray:
     """Return (next_window,) whether each window number belongs to a file that passes the filters."""
     where, values = filters.sql()
     runs = np.array(store.window_runs(where, values), np.int64).reshape(-1, 2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedindex.allowed import passing_windows
 from embedindex.arrays import BoolArray, Float16Array, Float32Array, Int64Array
 from embedindex.errors import QueryError
 from embedindex.filters import Filters
@@ -69,17 +70,7 @@ def allowed_windows(store: Store, view: IndexView, options: RemixOptions) -> Boo
 def _passing(store: Store, view: IndexView, item: str) -> BoolArray:
     key, equals, label = item.partition("=")
     filters = Filters(labels=((key, label),)) if equals else Filters(path=None if item == "*" else item)
-    return _marked(view, store.window_runs(*filters.sql()))
-
-
-def _marked(view: IndexView, runs: Iterable[tuple[int, int]]) -> BoolArray:
-    """Return which windows lie in some runs; those that came after the view was made are none of its."""
-    bounds = np.array([(first, first + count) for first, count in runs], np.int64).reshape(-1, 2)
-    bounds = np.minimum(bounds, view.next_window)
-    steps = np.zeros(view.next_window + 1, np.int32)
-    np.add.at(steps, bounds[:, 0], 1)
-    np.add.at(steps, bounds[:, 1], -1)
-    return np.asarray(np.cumsum(steps[:-1]) > 0)
+    return passing_windows(store, view, filters)
 
 
 class Proposer:
