@@ -30,6 +30,12 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def warn(trouble: str | None) -> None:
+    """Say what is wrong, if anything is."""
+    if trouble:
+        say(f"embedindex: {trouble}")
+
+
 def print_line(text: str) -> None:
     """Print a line to stdout, surrogate escapes as the bytes they stand for."""
     write_bytes(os.fsencode(text) + b"\n")

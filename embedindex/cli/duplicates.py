@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import amount, clock, print_json, print_table, progress_bar, say
+from embedindex.cli.console import amount, clock, print_json, print_table, progress_bar, say, warn
 from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
     IndexOption,
@@ -55,8 +55,7 @@ def duplicates(
 
     with Store(index_folder(index)) as store, progress_bar(quiet=quiet) as bar:
         view = load_view(store)
-        if view.damage:
-            say(f"embedindex: {view.damage}")
+        warn(view.damage)
         task = None if bar is None else bar.add_task("Comparing", total=store.counts().ok, note="")
 
         def progress(done: int) -> None:

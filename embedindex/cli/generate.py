@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import print_json, print_line, say
+from embedindex.cli.console import print_json, print_line, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, summary_line, told_progress
 
@@ -77,8 +77,7 @@ def generate(
     with Interrupts("ending the piece here") as stop:
         with Store(index_folder(index)) as store:
             view = load_view(store)
-            if view.damage:
-                say(f"embedindex: {view.damage}")
+            warn(view.damage)
             require_windows(view, store.folder)
             walker = Walker(store, view, QueryMaker(store, view.model).model, seed, drift)
             with told_progress("Drifting, seconds of sound", quiet=quiet) as told:

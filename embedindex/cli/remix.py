@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say
+from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 from embedindex.cli.remix_options import one_of, parse_bending, parse_layers, parse_lufs, remix_options
 
@@ -225,8 +225,7 @@ def _recipes(
 
     with Store(index_folder(index)) as store, tempfile.TemporaryDirectory(prefix="embedindex-") as folder:
         view = load_view(store)
-        if view.damage:
-            say(f"embedindex: {view.damage}")
+        warn(view.damage)
         require_windows(view, store.folder)
         model = QueryMaker(store, view.model).model
         listening = "Listening to files for the first time"

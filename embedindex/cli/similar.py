@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import say
+from embedindex.cli.console import say, warn
 from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import (
     CsvOption,
@@ -139,8 +139,7 @@ def similar(
         store = held.enter_context(Store(index_folder(index)))
         asked, away = _asked(queries, unlike or [], start, end, store, held)
         view = load_view(store)
-        if view.damage:
-            say(f"embedindex: {view.damage}")
+        warn(view.damage)
         maker = QueryMaker(store, view.model)
         wanted, unwanted = ([_heard(maker, one) for one in ones] if view.windows else [] for ones in (asked, away))
         for remark in (remark for query in (*wanted, *unwanted) for remark in query.remarks):
