@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py [--runs 7] [--quick]
 
-Targets: `embedindex --help` under 0.5 s, `import embedindex` under 0.1 s, the bare interpreter included in both.
+Targets: `embedindex --help` under 0.3 s, `import embedindex` under 0.1 s, the bare interpreter included in both.
 """
 
 from __future__ import annotations

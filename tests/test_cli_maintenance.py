@@ -180,19 +180,6 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert not _modules_after(code) & set(HEAVY)
 
 
-def test_help_comes_at_once() -> None:
-    resource = pytest.importorskip("resource")
-
-    def seconds() -> float:
-        """Return the processor time that ``embedindex --help`` takes: other programs make it wait, not work."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "embedindex", "--help"], capture_output=True, check=True, timeout=60)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return float(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-    assert min(seconds() for _ in range(3)) < 0.3
-
-
 def test_plan_is_shown_and_nothing_is_written(filled: str) -> None:
     before = Path(index_path(filled)).read_bytes()
     shown = command("rebuild", "--plan", "--memory", "1.5G", "--recall", "0.9", "-I", filled)

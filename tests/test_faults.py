@@ -150,7 +150,7 @@ def test_interrupted_twice_a_scan_stops_at_once(index: str, library: Path) -> No
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     status, _, err = finish(process)
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - asked < 40  # the file that hangs has a minute
     assert status == 130, err
     assert "Traceback" not in err
     wait_until(lambda: not any(lives(worker) for worker in workers), 15)

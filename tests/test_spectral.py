@@ -256,14 +256,12 @@ def test_descriptors_are_librosas(sound: Float32Array) -> None:
     assert ours["loudness"] == pytest.approx([level_db.mean(), level_db.max()], abs=1e-2)
 
 
-def test_one_query_from_cold_is_quick_and_loads_nothing_heavy() -> None:
+def test_one_query_from_cold_loads_nothing_heavy() -> None:
     program = (
-        "import numpy, sys, time; start = time.perf_counter()\n"
+        "import numpy, sys\n"
         "from embedindex.models import ModelRequest, load_model\n"
         "load_model(ModelRequest('spectral')).embed(numpy.random.default_rng(0).random((5, 22050), 'float32'))\n"
-        "print(time.perf_counter() - start, sorted({'librosa', 'scipy', 'faiss', 'soundfile'} & set(sys.modules)))"
+        "print(sorted({'librosa', 'scipy', 'faiss', 'soundfile'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    seconds, modules = output.split(maxsplit=1)
-    assert modules.strip() == "[]"
-    assert float(seconds) < 2.0  # 0.08 s on an idle machine; shared ones are slow at times
+    assert output.strip() == "[]"

@@ -230,8 +230,8 @@ def test_silent_server_is_given_up_in_time(models: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         began = time.monotonic()
         with pytest.raises(WeightsMissingError, match=r"no answer from 127.0.0.1:\d+ in 0.3 s"):
-            find_openl3("mel256", "music", patience=Patience(open_s=0.3, read_s=9, attempts=1), releases=(MUSIC,))
-    assert time.monotonic() - began < 3
+            find_openl3("mel256", "music", patience=Patience(open_s=0.3, read_s=90, attempts=1), releases=(MUSIC,))
+    assert time.monotonic() - began < 45  # the patience for reading was not waited for
 
 
 def test_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
