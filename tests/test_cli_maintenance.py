@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from embedindex.cli import _app
+from embedindex.cli import _COMMANDS, _app
 from embedindex.index import budget_of
 from embedindex.index_file import index_path
 from embedindex.index_plan import DEFAULT_MEMORY_BYTES, DEFAULT_RECALL
@@ -32,7 +32,7 @@ def commands_of(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str
         yield from commands_of(inner, (*words, name))
 
 
-COMMANDS = tuple(commands_of(get_command(_app())))
+COMMANDS = tuple(commands_of(get_command(_app([]))))
 HEAVY = ("numpy", "faiss", "librosa", "scipy", "tensorflow", "onnxruntime", "soundfile", "av", "sqlite_utils", "rich")
 
 
@@ -178,6 +178,19 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = f"sys.argv = {['embedindex', *words]}; from embedindex.cli import main; main()"
     assert not _modules_after(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_command_that_is_asked_for_is_there_without_the_others(name: str) -> None:
+    alone = [words[0] for words in commands_of(get_command(_app([name, "--help"])))]
+    assert name in alone
+    assert {_COMMANDS[word] for word in alone} == {_COMMANDS[name]}
+
+
+def test_without_a_command_or_with_a_wrong_one_all_are_there() -> None:
+    for arguments in ([], ["--help"], ["simila"]):
+        assert list(dict.fromkeys(words[0] for words in commands_of(get_command(_app(arguments))))) == list(_COMMANDS)
+    assert "Did you mean 'similar'?" in command("simila").error
 
 
 def test_plan_is_shown_and_nothing_is_written(filled: str) -> None:

@@ -18,29 +18,34 @@ from embedindex.quiet import quieten_libraries, stderr_descriptor
 if TYPE_CHECKING:
     import typer
 
-_COMMANDS = (
-    "scan",
-    "watch",
-    "similar",
-    "duplicates",
-    "analyse",
-    "export",
-    "map",
-    "listing",
-    "maintenance",
-    "merge",
-    "embed",
-    "models",
-    "label",
-    "genre",
-    "evaluate",
-    "cluster",
-    "train",
-    "features",
-    "show",
-    "remix",
-    "generate",
-)
+# In the order of the help; a module may hold several.
+_COMMANDS = {
+    "scan": "scan",
+    "watch": "watch",
+    "similar": "similar",
+    "duplicates": "duplicates",
+    "analyse": "analyse",
+    "export": "export",
+    "map": "map",
+    "info": "listing",
+    "list": "listing",
+    "errors": "listing",
+    "verify": "maintenance",
+    "rebuild": "maintenance",
+    "merge": "merge",
+    "embed": "embed",
+    "genre": "genre",
+    "evaluate": "evaluate",
+    "cluster": "cluster",
+    "train": "train",
+    "features": "features",
+    "show": "show",
+    "remix": "remix",
+    "render": "remix",
+    "generate": "generate",
+    "models": "models",
+    "label": "label",
+}
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
     elif sys.stderr is sys.__stderr__ and stderr_descriptor() == 2:
         quieten_libraries()
     try:
-        _app()(prog_name="embedindex")
+        _app(options)(prog_name="embedindex")
     except EmbedindexError as error:
         if debug:
             raise
@@ -79,7 +84,8 @@ def _complain(text: str) -> None:
     say(f"embedindex: {display_path(text)}")  # one line, whatever name or value it quotes
 
 
-def _app() -> typer.Typer:
+def _app(arguments: list[str]) -> typer.Typer:
+    """Return the command line: with the one command that is asked for, or with all, which takes longer."""
     import typer
 
     app = typer.Typer(
@@ -100,6 +106,7 @@ def _app() -> typer.Typer:
             typer.echo(f"embedindex {__version__}")
             raise typer.Exit
 
-    for name in _COMMANDS:
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    for name in [_COMMANDS[asked]] if asked in _COMMANDS else dict.fromkeys(_COMMANDS.values()):
         importlib.import_module(f"embedindex.cli.{name}").register(app)
     return app
