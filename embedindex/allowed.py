@@ -6,7 +6,7 @@ import numpy as np
 
 from embedindex.arrays import BoolArray
 from embedindex.errors import QueryError
-from embedindex.filters import Filters
+from embedindex.filters import Filters, nothing_passes
 from embedindex.index import IndexView
 from embedindex.records import FileRecord
 from embedindex.store import Store
@@ -30,7 +30,7 @@ def allowed_windows(
         if record.first_window is not None:
             allowed[record.first_window : record.first_window + record.n_windows] = False
     if not unfiltered and not allowed.any():
-        raise QueryError("no sound in the index passes these filters; `embedindex list` shows what there is")
+        raise QueryError(nothing_passes(store, filters))
     return allowed
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from embedindex.analysis_store import analysis_of
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.errors import EngineMissingError, IndexEmptyError, UsageError, display_path
-from embedindex.filters import Filters
+from embedindex.filters import Filters, nothing_passes
 from embedindex.records import FileRecord
 from embedindex.search import By, labels_of
 from embedindex.store import Store
@@ -78,10 +78,7 @@ def export(
         with store.snapshot(), _cleaned_up(temporary):
             table = _Table(store, by, filters or Filters(), progress)
             if not table.rows:
-                raise IndexEmptyError(
-                    f"{display_path(store.folder)}: no sound of the index passes these filters; `embedindex list` "
-                    "shows what there is"
-                )
+                raise IndexEmptyError(f"{display_path(store.folder)}: {nothing_passes(store, filters or Filters())}")
             (_write_parquet if format_ == "parquet" else _write_npz)(table, temporary)
             os.replace(temporary, target)
     except OSError as error:

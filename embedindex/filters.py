@@ -6,9 +6,12 @@ Conventions: lengths are seconds, rates Hz; a range is (lowest, highest), both i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedindex.remote_paths import is_remote
+
+if TYPE_CHECKING:
+    from embedindex.store import Store
 
 NumberRange = tuple[int | None, int | None]
 
@@ -81,6 +84,15 @@ class Filters:
             terms.append("content_hash IN (SELECT content_hash FROM analyses WHERE analyses.key = ?)")
             values.append(self.key)
         return " AND ".join(terms), values
+
+
+def nothing_passes(store: Store, filters: Filters) -> str:
+    """Return what to say when no file passes the filters, and what to do about it."""
+    for wanted, column, what in ((filters.bpm, "tempo_at", "tempo"), (filters.key, "key_at", "key")):
+        analysed = f"content_hash IN (SELECT content_hash FROM analyses WHERE {column} IS NOT NULL)"  # noqa: S608
+        if wanted is not None and next(store.files(analysed), None) is None:
+            return f"no file has a {what} yet; find them with `embedindex analyse`"
+    return "no sound in the index passes these filters; `embedindex list` shows what there is"
 
 
 def _as_stored(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from embedindex.analysis_store import analysis_of
 from embedindex.arrays import Float32Array
 from embedindex.errors import IndexEmptyError, display_path
-from embedindex.filters import Filters
+from embedindex.filters import Filters, nothing_passes
 from embedindex.index import IndexView
 from embedindex.records import FileRecord
 from embedindex.search import By, labels_of
@@ -88,10 +88,7 @@ def gather_points(
         ]
         available = sum(sizes)
         if not available:
-            raise IndexEmptyError(
-                f"{display_path(store.folder)}: no sound of the index passes these filters; `embedindex list` shows "
-                "what there is"
-            )
+            raise IndexEmptyError(f"{display_path(store.folder)}: {nothing_passes(store, filters or Filters())}")
         count = min(available, most)
         chosen = np.unique(np.linspace(0, available - 1, count).round().astype(np.int64))
         first = 0

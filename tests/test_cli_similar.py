@@ -225,6 +225,8 @@ def test_what_cannot_be_asked_is_said_in_one_line(place: Path, tmp_path: Path) -
     assert "there is no such file; give the path of a sound" in refusal("similar", tmp_path / "nowhere.wav")
     assert "there is no sound in this folder that can be asked about" in refusal("similar", tmp_path)
     assert "no sound in the index passes these filters" in refusal("similar", clip, "--label", "genre=polka")
+    assert "no file has a tempo yet; find them with `embedindex analyse`" in refusal("similar", clip, "--bpm", "120")
+    assert "no file has a key yet; find them with `embedindex analyse`" in refusal("similar", clip, "--key", "F minor")
     (tmp_path / "text.wav").write_text("no sound at all")
     assert "text.wav: " in refusal("similar", tmp_path / "text.wav")
     assert "two\\nlines" in refusal("similar", tmp_path / "two\nlines")

@@ -160,7 +160,9 @@ def test_windows_have_their_times_and_too_many_are_thinned_out_evenly(place: Pat
 def test_picture_is_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib (embedindex[plots])")
     command("map", tmp_path / "m.html", "--png", tmp_path / "m.png", "--method", "pca", "--quiet")
-    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    command("map", tmp_path / "only.PNG", "--method", "pca", "--quiet")
+    for name in ("m.png", "only.PNG"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG"), name
 
 
 def test_nothing_is_written_over_and_wrong_usage_is_said(tmp_path: Path) -> None:

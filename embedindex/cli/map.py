@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @with_filters
 def map_library(
-    out: Annotated[str, typer.Argument(metavar="OUT.html", help="The page to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT.html", help="The page to write; OUT.png: a picture only.")],
     index: IndexOption = None,
     method: Annotated[
         Optional[str],  # noqa: UP045
@@ -63,7 +63,9 @@ def map_library(
     by = by.removesuffix("s")
     if by not in ("file", "window"):
         raise UsageError(f"--by {by}: choose file or window")
-    for target in filter(None, (out, png)):
+    as_page = not out.lower().endswith(".png")
+    pictures = [name for name in (png, None if as_page else out) if name is not None]
+    for target in (out, *pictures):
         if os.path.lexists(target):
             raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
     chosen = choose_method(method)
@@ -82,12 +84,13 @@ def map_library(
     about = f"{amount(len(points.points), by)}, laid out with {chosen}, coloured by {colour}"
     if points.available > len(points.points):
         about = f"{len(points.points):,} of {amount(points.available, by)}, evenly spread; {about.partition(', ')[2]}"
-    try:
-        with open(out, "x", encoding="utf-8") as file:
-            file.write(page(points, places, about, windows=by == "window"))
-    except OSError as error:
-        raise UsageError(f"{display_path(out)}: cannot be written ({error.strerror})") from error
-    if png is not None:
-        draw_map(points, places, about, png)
+    if as_page:
+        try:
+            with open(out, "x", encoding="utf-8") as file:
+                file.write(page(points, places, about, windows=by == "window"))
+        except OSError as error:
+            raise UsageError(f"{display_path(out)}: cannot be written ({error.strerror})") from error
+    for picture in pictures:
+        draw_map(points, places, about, picture)
     if not quiet:
-        say(f"embedindex: {about}; open {display_path(out)} in a browser")
+        say(f"embedindex: {about}; " + (f"open {display_path(out)} in a browser" if as_page else display_path(out)))
