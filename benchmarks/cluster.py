@@ -1,6 +1,7 @@
 """A scan on a Ray cluster against one on this machine, on the same cores; and how much a coordinator can write.
 
     python benchmarks/cluster.py [--files 2000] [--seconds 10] [--model spectral] [--pairs 1] [--only overhead]
+        [-- --weights FILE and other options of `scan`]
     python benchmarks/cluster.py --only coordinator [--minutes 10] [--rate 5000] [--dimension 512]
 
 The cluster is two raylets of one core each on this machine, beside a head without cores; the scan on one machine has
@@ -41,6 +42,15 @@ from embedindex.tags import Tags
 from embedindex.worker import Embedded
 from embedindex.workers import Event, Finished
 
+# What processes are, by a part of their command line.
+PROGRAMS = (
+    ("multiprocessing", "workers"),
+    ("-m embedindex", "scan"),
+    ("ray::Node", "machines"),
+    ("ray::", "Ray's idle workers"),
+    ("raylet/raylet", "raylets"),
+    ("gcs_server", "GCS"),
+)
 LONG_AGO_NS = 1_500_000_000_123_456_789
 WINDOWS_A_FILE = 300
 
@@ -79,12 +89,15 @@ class ProcessorTime:
 
     Attributes:
         used_s: seconds, of those that began before only what they used meanwhile.
+        by_program: the same by what the processes are.
     """
 
     def __init__(self) -> None:
         self.used_s = 0.0
+        self.by_program: dict[str, float] = {}
         self._before: dict[int, float] = {}
         self._now: dict[int, float] = {}
+        self._programs: dict[int, str] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -96,31 +109,46 @@ class ProcessorTime:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        self.used_s = sum(seconds - self._before.get(process, 0.0) for process, seconds in self._now.items())
+        for process, seconds in self._now.items():
+            used_s = seconds - self._before.get(process, 0.0)
+            self.used_s += used_s
+            program = self._programs.get(process, "others")
+            self.by_program[program] = self.by_program.get(program, 0.0) + used_s
 
     def _look(self) -> None:
         while not self._end.wait(0.2):
-            note_times(os.getpid(), self._now)
-        note_times(os.getpid(), self._now)
+            note_times(os.getpid(), self._now, self._programs)
+        note_times(os.getpid(), self._now, self._programs)
 
 
-def note_times(process: int, times: dict[int, float]) -> None:
-    """Note the processor time of all descendants of a process, in seconds by process id."""
+def note_times(process: int, times: dict[int, float], programs: dict[int, str] | None = None) -> None:
+    """Note the processor time of all descendants of a process, in seconds by process id, and what they are."""
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # it ended meanwhile
             for child in map(int, path.read_text().split()):
-                note_times(child, times)
+                note_times(child, times, programs)
                 ticks = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
                 times[child] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                line = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                if programs is not None and line:  # it has none when it is over
+                    programs[child] = program(line)
 
 
-def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only: bool) -> list[list[str]]:
-    """Return the rows of the table of scans."""
+def program(command_line: str) -> str:
+    """Return what a process is."""
+    return next((name for part, name in PROGRAMS if part in command_line), "others")
+
+
+def compare_engines(
+    files: int, seconds: float, model: str, pairs: int, *, more: list[str], only: bool
+) -> tuple[list[list[str]], list[str]]:
+    """Return the rows of the table of scans, and lines on where their processor time went."""
     os.environ.setdefault("RAY_health_check_failure_threshold", "3")
     os.environ.setdefault("RAY_health_check_period_ms", "1000")
     from ray.cluster_utils import Cluster
 
     rows: list[list[str]] = []
+    notes: list[str] = []
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -129,9 +157,8 @@ def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only:
         def timed(name: str, *engine: str) -> None:
             index = folder / name
             with ProcessorTime() as cpu:
-                run = run_cold(
-                    embedindex("scan", str(folder / "library"), "--index", str(index), "--model", model, "-q", *engine)
-                )
+                options = ("--index", str(index), "--model", model, "-q", *more, *engine)
+                run = run_cold(embedindex("scan", str(folder / "library"), *options))
             same = (
                 "" if not rows else ("equal" if vectors(index) == vectors(folder / "this-machine-0") else "DIFFERENT")
             )
@@ -139,6 +166,8 @@ def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only:
             wall, used = (f"{now:.1f} s" for now in times[-1])
             ratios = [f"{now / first:.2f}" for now, first in zip(times[-1], times[0], strict=True)]
             rows.append([name.replace("-", " "), wall, ratios[0], used, ratios[1], same])
+            largest = sorted(cpu.by_program.items(), key=lambda item: -item[1])
+            notes.append(f"{name}: " + ", ".join(f"{program} {used_s:.1f} s" for program, used_s in largest))
 
         timed("this-machine-0", "--workers", "2")
         cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -151,7 +180,7 @@ def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only:
                 timed(f"this-machine-{pair}", "--workers", "2")
                 timed(f"cluster-{pair}", "--engine", "ray", "--address", cluster.address)
             if only:
-                return rows
+                return rows, notes
             doomed = cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
             done = threading.Event()
@@ -164,7 +193,7 @@ def compare_engines(files: int, seconds: float, model: str, pairs: int, *, only:
             killer.join()
         finally:
             cluster.shutdown()
-    return rows
+    return rows, notes
 
 
 class StubPool:
@@ -293,6 +322,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--model", default="spectral")
+    parser.add_argument("scan", nargs="*", help="after --: options of `embedindex scan`", metavar="OPTION")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=5000.0, help="windows a second that the workers make")
     parser.add_argument("--dimension", type=int, default=512, help="numbers of a vector that the workers make")
@@ -302,10 +332,13 @@ def main() -> None:
     options = parser.parse_args()
     files, seconds, minutes = (20, 1.0, 0.05) if options.quick else (options.files, options.seconds, options.minutes)
     if options.only != "coordinator":
+        only = options.only == "overhead"
+        rows, notes = compare_engines(files, seconds, options.model, options.pairs, more=options.scan, only=only)
         print_report(
             f"A scan of {files:,} files of {seconds:g} s, {options.model}",
             ("engine", "time", "ratio", "processor", "ratio", "vectors"),
-            compare_engines(files, seconds, options.model, options.pairs, only=options.only == "overhead"),
+            rows,
+            notes,
         )
     if options.only != "overhead":
         print_report(

@@ -81,6 +81,7 @@ class Processing:
         self.bytes_done = 0
         self.in_hand: dict[int, Todo] = {}
         self.hashes: dict[int, Hashed] = {}  # of tasks that are being embedded
+        self.dropped: set[int] = set()  # tasks that need not be embedded, and are not over yet
         self.leader: dict[bytes, int] = {}  # content hash → the task that embeds it
         self.followers: dict[int, list[tuple[Todo, FileStat]]] = {}  # that task → files with the same content
 
@@ -189,6 +190,9 @@ class Processing:
 
     def _hashed(self, item: Todo, event: Hashed) -> None:
         """Decide, from a file's content hash, whether it has to be embedded."""
+        if item.number in self.dropped:  # its worker died before it heard so
+            self.pool.answer(item.number, embed=False)
+            return
         # Files that were only given ahead are left for the next scan.
         embed = not self.stop() and not self._known_content(item, event.digest, event.stat)
         if embed:
@@ -198,6 +202,8 @@ class Processing:
                 embed = False
         if embed:
             self.hashes[item.number] = event
+        else:
+            self.dropped.add(item.number)
         self.pool.answer(item.number, embed=embed)
 
     def _known_content(self, item: Todo, digest: bytes, stat: FileStat) -> bool:
@@ -223,7 +229,8 @@ class Processing:
         return False
 
     def _finished(self, item: Todo, result: Embedded | Failed | None) -> None:
-        if result is None:  # dropped: written, or waiting for its twin
+        if result is None or item.number in self.dropped:  # it is written, or waits for its twin
+            self.dropped.discard(item.number)
             return
         followers = self.followers.pop(item.number, [])
         hashed = self.hashes.pop(item.number, None)

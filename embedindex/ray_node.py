@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import embedindex
 from embedindex.errors import EmbedindexError
@@ -50,12 +51,14 @@ class Turn:
         crashes: how many workers have died on this machine so far.
         version: of embedindex there.
         error: why this machine cannot work at all; None when it can.
+        lacks: files of the coordinator's models folder that it has not.
     """
 
     events: tuple[Event, ...]
     crashes: int
     version: str
     error: EmbedindexError | None = None
+    lacks: tuple[str, ...] = ()
 
 
 class Node:
@@ -66,18 +69,25 @@ class Node:
         workers: how many there are to be.
         fingerprint: the identity that the model must have.
         stall_s: seconds without a sign of life after which a worker is replaced.
-        parcel: files of the coordinator's models folder, for those that are missing here.
     """
 
-    def __init__(
-        self, setup: WorkerSetup, workers: int, fingerprint: str, stall_s: float, parcel: dict[str, bytes]
-    ) -> None:
+    def __init__(self, setup: WorkerSetup, workers: int, fingerprint: str, stall_s: float) -> None:
         # A spawned process imports its parent's main program again, and Ray's takes a second.
         vars(sys.modules["__main__"]).pop("__file__", None)
-        unpack_models(parcel)
         self._pool = WorkerPool(setup, workers, fingerprint, stall_s=stall_s)
         self._workers = workers
         self._waiting: deque[Submit] = deque()
+
+    def compare_models(self, names: Sequence[str]) -> Turn:
+        """Return, as the first turn, which of these files the models folder here has not."""
+        folder = models_folder()
+        lacks = tuple(name for name in names if not os.path.exists(os.path.join(folder, name)))
+        return Turn((), 0, embedindex.__version__, lacks=lacks)
+
+    def unpack_models(self, parcel: dict[str, bytes]) -> Turn:
+        """Take files of the coordinator's models folder."""
+        unpack_models(parcel)
+        return Turn((), 0, embedindex.__version__)
 
     def turn(self, commands: Sequence[Submit | Answer], timeout_s: float) -> Turn:
         """Take commands, and return what happened, waiting at most so many seconds for something to happen."""
@@ -115,25 +125,26 @@ class Node:
             self._pool.submit(submit.task, submit.path, submit.size)
 
 
-def pack_models() -> dict[str, bytes]:
-    """Return the files of the models folder by their names in it, for machines that have them not.
+def list_models() -> list[str]:
+    """Return the names of the files in the models folder, below it."""
+    folder = models_folder()
+    return [
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if not name.endswith((".lock", ".tmp", ".damaged", ".part"))
+    ]
+
+
+def pack_models(names: Sequence[str]) -> dict[str, bytes]:
+    """Return files of the models folder by their names in it, for machines that have them not.
 
     Nothing is sent when they are more than 1 GiB: such machines fetch what they need themselves.
     """
-    folder = models_folder()
-    parcel: dict[str, bytes] = {}
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(place, name)
-            if name.endswith((".lock", ".tmp", ".damaged", ".part")):
-                continue
-            total += os.path.getsize(path)
-            if total > MAX_PARCEL_BYTES:
-                return {}
-            with open(path, "rb") as file:
-                parcel[os.path.relpath(path, folder)] = file.read()
-    return parcel
+    paths = {name: os.path.join(models_folder(), name) for name in names}
+    if sum(map(os.path.getsize, paths.values())) > MAX_PARCEL_BYTES:
+        return {}
+    return {name: Path(path).read_bytes() for name, path in paths.items()}
 
 
 def unpack_models(parcel: dict[str, bytes]) -> None:

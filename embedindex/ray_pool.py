@@ -23,7 +23,7 @@ import embedindex
 from embedindex.errors import ClusterError, EngineMissingError, display_path
 from embedindex.file_stat import RECHECK, FileStat, file_stat
 from embedindex.path_map import PathMap
-from embedindex.ray_node import Answer, Node, Submit, Turn, pack_models
+from embedindex.ray_node import Answer, Node, Submit, Turn, list_models, pack_models
 from embedindex.worker import Failed, WorkerSetup
 from embedindex.workers import AHEAD_BYTES, STALL_S, Event, Finished, Hashed
 
@@ -118,7 +118,8 @@ class RayPool:
         self._per_machine = workers
         self._path_map = cluster.path_map
         self._arguments = (setup, fingerprint, stall_s)
-        self._parcel = self._ray.put(pack_models())
+        self._models = list_models()
+        self._parcels: dict[tuple[str, ...], Any] = {}  # by what a machine lacks
         self._machines: dict[str, _Machine] = {}
         self._again: deque[tuple[int, bytes, int]] = deque()
         self._tries: dict[int, int] = {}
@@ -205,7 +206,7 @@ class RayPool:
 
     def _take_turn(self, machine: _Machine) -> bool:
         """Let a machine go on, if there is something for it to do; return whether its answer is to be waited for."""
-        if machine.turn is None and (machine.commands or machine.tasks or not machine.ready):
+        if machine.turn is None and (machine.commands or machine.tasks):
             machine.turn = machine.actor.turn.remote(tuple(machine.commands), TURN_S)
             machine.commands = []
         return machine.turn is not None
@@ -216,7 +217,7 @@ class RayPool:
         except self._ray.exceptions.RayError as error:
             yield from self._lose(machine, error)
             return
-        machine.turn, machine.crashes, machine.ready = None, turn.crashes, True
+        machine.turn, machine.crashes, machine.ready = None, turn.crashes, not turn.lacks
         self._worked = time.monotonic()
         if turn.version != embedindex.__version__:
             raise ClusterError(
@@ -228,6 +229,10 @@ class RayPool:
                 yield self._as_seen_here(machine, event)
         if turn.error is not None:
             raise turn.error
+        if turn.lacks:
+            if turn.lacks not in self._parcels:
+                self._parcels[turn.lacks] = self._ray.put(pack_models(turn.lacks))
+            machine.turn = machine.actor.unpack_models.remote(self._parcels[turn.lacks])
         self._take_turn(machine)
 
     def _as_seen_here(self, machine: _Machine, event: Event) -> Event:
@@ -259,12 +264,14 @@ class RayPool:
             actor = self._ray.remote(Node).options(
                 num_cpus=workers,
                 max_restarts=0,
+                enable_task_events=False,
                 scheduling_strategy=self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
                     node_id=key, soft=False
                 ),
             )
-            started = actor.remote(setup, workers, fingerprint, stall_s, self._parcel)
-            self._machines[key] = _Machine(key, name, started, workers)
+            started = actor.remote(setup, workers, fingerprint, stall_s)
+            first = started.compare_models.remote(self._models)
+            self._machines[key] = _Machine(key, name, started, workers, turn=first)
             log.info("%s joins with %d workers", name, workers)
         if now - self._worked > NO_NODES_S and not any(machine.ready for machine in self._machines.values()):
             raise ClusterError(

@@ -1,10 +1,10 @@
 """One worker process of a scan: receives paths, hashes and embeds them, reports. It never touches the index.
 
 Protocol over one pipe, all messages tuples. The parent sends ``(task, path)``, some of them ahead; the worker answers
-``("hashed", task, digest, stat)`` for each in turn; the parent says True (embed) or False (drop). The worker sends
-``("alive",)`` while it works and ends a task with ``("done", task, Embedded)``, ``("failed", task, Failed)`` or
-``("dropped", task)``. Before the first it sends ``("ready", fingerprint)``; ``("broken", error)`` says that the model
-cannot be used. A closed pipe ends the process.
+``("hashed", [(task, digest, stat), …])``, several small files together; the parent says True (embed) or False (drop) of
+each in turn. The worker sends ``("alive",)`` while it works and ends a task with ``("done", task, Embedded)``,
+``("failed", task, Failed)`` or ``("dropped", task)``. Before the first it sends ``("ready", fingerprint)``;
+``("broken", error)`` says that the model cannot be used. A closed pipe ends the process.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ ALIVE_EVERY_S = 1.0
 # with the clock of the last tick, and file systems that keep whole seconds (FAT: two) show even less.
 RACY_NS = 20_000_000
 RACY_COARSE_NS = 2_000_000_000
+# Files that are here are hashed together up to so many bytes: what to do with them is asked once.
+TOGETHER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,18 @@ class Failed:
     reason: str
     stat: FileStat | None = None
     content_hash: bytes | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file of which the content hash is known: `before` is its stat before it was read, at `read_at_ns`."""
+
+    task: int
+    path: bytes
+    before: FileStat
+    read_at_ns: int
+    digest: bytes
+    stat: FileStat
 
 
 def _read_at_ns(path: bytes) -> int:
@@ -151,8 +165,14 @@ class _Pipe:
             self._receive()
         return self._tasks.popleft()
 
+    def has_task(self) -> bool:
+        """Return whether a task is here."""
+        while not self._tasks and self._connection.poll():
+            self._receive()
+        return bool(self._tasks)
+
     def answer(self) -> bool:
-        """Return the parent's answer to the last hash; waits for it."""
+        """Return the parent's answer to the first hash that has none yet; waits for it."""
         while not self._answers:
             self._receive()
         return self._answers.popleft()
@@ -194,16 +214,30 @@ class _Worker:
     def _read_ahead(self) -> None:
         try:
             while True:
-                task, path = self._pipe.task()
-                self._paths[task] = path
-                self._waiting.put(self._one_file(task, path))
+                files = self._next_files()
+                self._pipe.send(("hashed", [(file.task, file.digest, file.stat) for file in files]))
+                for file in files:
+                    self._waiting.put(self._one_file(file))
         except GONE:
             self._waiting.put(None)
 
-    def _one_file(self, task: int, path: bytes) -> Item:
-        """Hash a file and, if it is wanted, put its windows where the model's thread finds them."""
+    def _next_files(self) -> list[_Known]:
+        """Hash the next file, waiting for one, and with it those that are here while they are small together."""
+        files: list[_Known] = []
+        size = 0
+        while not files or (size < TOGETHER_BYTES and self._pipe.has_task()):
+            task, path = self._pipe.task()
+            self._paths[task] = path
+            file = self._hashed(task, path)
+            if isinstance(file, Broke):
+                self._waiting.put(file)
+                continue
+            files.append(file)
+            size += file.before.size
+        return files
+
+    def _hashed(self, task: int, path: bytes) -> _Known | Broke:
         before: FileStat | None = None
-        digest: bytes | None = None
         try:
             with self._at_work.reading(task):
                 try:
@@ -215,20 +249,29 @@ class _Worker:
                 read_at_ns = _read_at_ns(path)
                 digest = hash_content(path, self._pipe.alive)
                 stat = trusted_stat(before, _stat_after(path, before), read_at_ns)
-            self._pipe.send(("hashed", task, digest, stat))
-            if not self._pipe.answer():
-                return Broke(task, ("dropped", task))
+        except GONE:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is raised is that file's error, not the scan's end
+            return Broke(task, ("failed", task, _failure(error, before)))
+        return _Known(task, path, before, read_at_ns, digest, stat)
+
+    def _one_file(self, file: _Known) -> Item:
+        """Put a file's windows, if it is wanted, where the model's thread finds them."""
+        if not self._pipe.answer():
+            return Broke(file.task, ("dropped", file.task))
+        path, before = file.path, file.before
+        try:
             identity = self._model.identity
             sound = FileWindows(path, identity, self._setup.hop_s, self._setup.max_duration_s, self._pipe.alive)
-            put_file(self._waiting, self._at_work, task, sound.batches())
-            after = trusted_stat(before, _stat_after(path, before), read_at_ns)
+            put_file(self._waiting, self._at_work, file.task, sound.batches())
+            after = trusted_stat(before, _stat_after(path, before), file.read_at_ns)
             if after.mtime_ns == RECHECK and after.size != before.size:
                 raise UnreadableFileError(path, "changed while it was read; the next scan will read it again")
-            return End(task, sound, digest, after)
+            return End(file.task, sound, file.digest, after)
         except GONE:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises is that file's error, not the scan's end
-            return Broke(task, ("failed", task, _failure(error, before, digest)))
+            return Broke(file.task, ("failed", file.task, _failure(error, before, file.digest)))
 
 
 def _done(end: End, rows: VectorRows) -> Embedded:

@@ -314,8 +314,8 @@ class WorkerPool:
         elif kind == "broken":
             error: EmbedindexError = message[1]
             raise error
-        elif kind == "hashed" and message[1] in worker.tasks:
-            yield Hashed(*message[1:])
+        elif kind == "hashed":
+            yield from (Hashed(*one) for one in message[1] if one[0] in worker.tasks)
         elif kind in ("done", "failed", "dropped") and message[1] in worker.tasks:
             del worker.tasks[message[1]]
             yield self._finish(message[1], message[2] if len(message) > 2 else None)

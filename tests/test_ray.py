@@ -29,7 +29,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240), pytes
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def models_there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models folder of the machines."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def cluster(models_there: Path) -> Iterator[Any]:
     """Two machines of one core each; the driver runs beside them."""
     ray = pytest.importorskip("ray", reason="Ray is not installed (embedindex[ray])")
     from ray.cluster_utils import Cluster as LocalCluster
@@ -39,6 +45,7 @@ def cluster() -> Iterator[Any]:
     patch.setenv("RAY_health_check_period_ms", "500")
     patch.setenv("RAY_health_check_failure_threshold", "3")
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("EMBEDINDEX_MODELS", str(models_there))
     # The head only coordinates: it has no cores to offer.
     machines = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -111,6 +118,25 @@ def test_files_are_found_under_another_path_on_the_machines(
     make_sound(there / "a" / "y.wav", 550)
     summary = run_scan(index, library, cluster=wrong, workers=0)
     assert summary.failures == {"io": 1}
+
+
+def test_machines_get_the_weights_that_they_lack_and_no_others(
+    library: Path, index: str, on: Cluster, models_there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "models"
+    (here / "converted").mkdir(parents=True)
+    (here / "sent.pth").write_bytes(os.urandom(300_000))
+    (here / "converted" / "sent.onnx").write_bytes(os.urandom(30))
+    (here / "sent.lock").touch()
+    (here / "known.pth").write_bytes(b"here")
+    (models_there / "known.pth").write_bytes(b"there")
+    monkeypatch.setenv("EMBEDINDEX_MODELS", str(here))
+    make_sound(library / "x.wav", 440)
+    assert run_scan(index, library, cluster=on, workers=0).added == 1
+    for name in ("sent.pth", "converted/sent.onnx"):
+        assert (models_there / name).read_bytes() == (here / name).read_bytes()
+    assert (models_there / "known.pth").read_bytes() == b"there"
+    assert not (models_there / "sent.lock").exists()
 
 
 def test_lost_machine_costs_nothing_but_time(

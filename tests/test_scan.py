@@ -18,7 +18,7 @@ from embedindex.records import Label
 from embedindex.scan import scan
 from embedindex.store import Store
 from embedindex.verify import verify
-from embedindex.workers import MODEL_PATIENCE
+from embedindex.workers import AHEAD_FILES, MODEL_PATIENCE
 from embedindex.writer import StoreWriter
 from tests.indexing import OPTIONS, TINY, age, constant, make_sound, names, one, records, run_scan, write_samples
 from tests.sounds import sine
@@ -269,8 +269,9 @@ def test_second_writer_is_refused_while_the_first_writes(index: str, library: Pa
 
 
 def test_stopped_scan_goes_on_where_it_was(index: str, library: Path) -> None:
-    for number in range(12):
-        make_sound(library / f"{number:02d}.wav", 200 + 30 * number)
+    files = 3 * AHEAD_FILES  # those in hand are still done
+    for number in range(files):
+        make_sound(library / f"{number:02d}.wav", 200 + 30 * number, 0.2)
     done = 0
 
     def stop_after_a_few() -> bool:
@@ -280,12 +281,12 @@ def test_stopped_scan_goes_on_where_it_was(index: str, library: Path) -> None:
     summary = scan(index, [os.fsencode(library)], OPTIONS, stop=stop_after_a_few)
     assert summary.interrupted
     done = len(names(index))
-    assert 3 <= done < 12
+    assert 3 <= done < files
     with Store(index) as store:
         assert verify(store).problems == ()
     summary = run_scan(index, library)
-    assert summary.added == 12 - done
-    assert len(names(index)) == 12
+    assert summary.added == files - done
+    assert len(names(index)) == files
 
 
 def test_file_that_crashes_its_worker_is_named_and_the_rest_is_done(index: str, library: Path) -> None:
@@ -298,6 +299,18 @@ def test_file_that_crashes_its_worker_is_named_and_the_rest_is_done(index: str, 
     assert record.error_kind == "crashed"
     assert record.error_reason == "made the decoder crash twice (SIGKILL)"
     assert run_scan(index, library).unchanged == 7  # not tried again until it changes
+
+
+def test_copies_that_are_in_hand_when_a_worker_dies_count_once(index: str, library: Path) -> None:
+    """It may die before it hears that they need not be decoded; they are then hashed again."""
+    first = make_sound(library / "0.wav", 300, 0.5)
+    for number in range(1, 7):
+        shutil.copy(first, library / f"{number}.wav")
+        age(library / f"{number}.wav")
+    write_samples(library / "7.wav", constant(0.95))
+    summary = run_scan(index, library, workers=1)
+    assert summary.crashes == 2
+    assert (summary.added, summary.copied, summary.failures) == (7, 6, {"crashed": 1})
 
 
 def test_file_that_hangs_its_worker_is_given_up(index: str, library: Path) -> None:

@@ -18,7 +18,7 @@ from embedindex.embed import embed_file
 from embedindex.errors import ModelError, UsageError
 from embedindex.file_stat import RECHECK, FileStat
 from embedindex.models import ModelRequest, load_model
-from embedindex.worker import Embedded, Failed, WorkerSetup, trusted_stat
+from embedindex.worker import TOGETHER_BYTES, Embedded, Failed, WorkerSetup, trusted_stat
 from embedindex.workers import AHEAD_BYTES, AHEAD_FILES, Event, Finished, Hashed, WorkerPool
 from tests.indexing import TINY, constant, make_sound, write_samples
 
@@ -29,7 +29,7 @@ def fingerprint() -> str:
     return load_model(TINY).identity.fingerprint
 
 
-def finish(pool: WorkerPool, *, embed: bool = True, patience_s: float = 30.0) -> list[Finished]:
+def finish(pool: WorkerPool, *, embed: bool = True, patience_s: float = 90.0) -> list[Finished]:
     """Answer every question and return what finished, until nothing is in hand."""
     done: list[Finished] = []
     deadline = time.monotonic() + patience_s
@@ -109,6 +109,20 @@ def test_worker_is_given_small_files_ahead_and_of_large_ones_a_second(library: P
                 given += 1
             assert given == wanted
             assert len(finish(pool, embed=False)) == given
+
+
+def test_small_files_are_hashed_together_and_large_ones_one_by_one(library: Path) -> None:
+    small = [make_sound(library / f"{number}.wav", 200 + 50 * number) for number in range(4)]
+    large = write_samples(library / "large.wav", np.zeros(TOGETHER_BYTES, np.float32))
+    for paths in (small, [large, *small]):
+        with WorkerPool(SETUP, 1, fingerprint()) as pool:
+            for number, path in enumerate(paths):
+                pool.submit(number, os.fsencode(path), 1000)
+            hashed: list[Hashed] = []
+            deadline = time.monotonic() + 60
+            while not hashed and time.monotonic() < deadline:
+                hashed = [event for event in pool.events(0.2) if isinstance(event, Hashed)]
+            assert [event.task for event in hashed] == ([0] if paths[0] == large else [0, 1, 2, 3])
 
 
 def test_dropped_file_is_not_decoded(library: Path) -> None:
