@@ -128,6 +128,11 @@ class AudioReader:
     ) -> None:
         self.close()
 
+    @property
+    def from_start(self) -> bool:
+        """Whether its middle is reached by decoding all that comes before it."""
+        return self._decoder.from_start
+
     def close(self) -> None:
         """Close the file; harmless when repeated."""
         self._decoder.close()

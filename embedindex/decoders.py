@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.seeking import STREAM_ROLL, file_size, seek_before, seeks_exactly
+from embedindex.seeking import SHORTEST, STREAM_ROLL, file_size, seek_before, seeks_exactly
 
 # Samples (frames × channels) in a chunk: fixed, so that neither results nor memory depend on the caller's block size.
 CHUNK_SAMPLES = 1 << 16
@@ -85,11 +85,13 @@ class Decoder(Protocol):
         facts: what the header says.
         timed: False where the length in `facts` is a guess from the bit rate.
         damaged: True once something was found broken, cut off or left unread.
+        from_start: whether its middle is reached by decoding all that comes before it.
     """
 
     facts: AudioFacts
     timed: bool
     damaged: bool
+    from_start: bool
 
     def chunks(self, skip: int = 0) -> Iterator[Float32Array]:
         """Yield (n, channels) float32 from frame `skip` to the end; never raises for damaged content."""
@@ -132,6 +134,7 @@ class SndfileDecoder:
             decoder="libsndfile",
         )
         self.timed = self.facts.container != "mp3" or _counts_its_frames(file)
+        self.from_start = not self._sound.seekable()
         self.damaged = False
 
     def chunks(self, skip: int = 0) -> Iterator[Float32Array]:
@@ -313,6 +316,7 @@ class FfmpegDecoder:
             decoder="ffmpeg",
         )
         self.timed = self.facts.container not in UNTIMED_CONTAINERS
+        self.from_start = not seeks_exactly(stream, SHORTEST + 1)
         exact = self.facts.container == "mov" and duration_s is not None and stream.start_time in {0, None}
         self._end = round(duration_s * self.facts.sample_rate) if exact and duration_s is not None else None
 

@@ -328,6 +328,25 @@ def test_tables_and_projects_say_how_units_are_bent(place: Path, tmp_path: Path)
         assert offset + begun_s / event.stretch == pytest.approx(event.source_start / RATE, abs=1e-9)
 
 
+def test_another_version_of_what_bends_sounds_is_said(place: Path, tmp_path: Path) -> None:
+    """It is what the same bytes depend on; where nothing is bent, it makes no difference."""
+    recipe = remix(place, "notes.wav", tmp_path / "out.wav", *BOTH, "--units", "grid:500ms")
+    path, out = tmp_path / "out.recipe.json", ("-o", tmp_path / "again.wav")
+    assert recipe.bent_with is not None
+    assert command("render", path, *out).error == ""
+    path.write_text(path.read_text().replace(recipe.bent_with, "python-stretch 0.0.1"))
+    ran = command("render", path, *out)
+    assert ran.status == 0
+    assert "made with python-stretch 0.0.1, and this is " + recipe.bent_with in ran.error
+    assert "pip install 'python-stretch==0.0.1'" in ran.error
+    assert command("render", path, *out, "-q").error == ""
+    words = ("remix", place / "notes.wav", "-o", tmp_path / "b.wav", *BOTH, "--units", "grid:500ms")
+    assert "python-stretch 0.0.1" in command(*words, "--recipe", path, "--reroll", "2").error
+    plain = replace(recipe, events=tuple(replace(event, stretch=1.0, semitones=0.0) for event in recipe.events))
+    path.write_text(to_json(plain).replace(recipe.bent_with, "python-stretch 0.0.1"))
+    assert command("render", path, *out).error == ""
+
+
 def test_recipes_bent_by_hand_are_checked(place: Path, tmp_path: Path) -> None:
     recipe = remix(place, "notes.wav", tmp_path / "out.wav", "--units", "grid:500ms")
     data = json.loads(to_json(recipe))

@@ -126,6 +126,25 @@ def test_only_what_is_locked_stays(place: Path) -> None:
     assert not any(before[step] == after[step] for step in range(3, 12))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_units_of_a_remix_that_rings_out_are_chosen_again(place: Path, layers: int) -> None:
+    """The rest behind the last unit, in which it rings out, is no unit; it is there again."""
+    sound = Sound(morph="ir", tail="ring", layers=layers)
+    first = compose(str(place / "index"), place / "seed.wav", GRID, sound).recipe()
+    kept = from_json(to_json(first), "x")
+    second = compose(str(place / "index"), place / "seed.wav", GRID, sound).recipe(0, revision(kept, "3,11", None))
+    before, after = sources_of(first), sources_of(second)
+    assert len(before) == len(after) == 13 * layers
+    assert {step % 13 for step in range(13 * layers) if before[step] != after[step]} == {3, 11}
+    assert second.output == first.output
+    old, new = rendered(first), rendered(second)
+    assert len(new) == len(old) == first.output.frames > 3 * RATE
+    assert np.abs(new[3 * RATE + RATE // 10 :]).max() > 1e-4
+    assert len(rendered(from_json(to_json(second), "x"))) == len(new)
+    with pytest.raises(UsageError, match="units 0 to 11"):
+        revision(kept, "12", None)
+
+
 def test_a_recipe_of_another_cut_cannot_be_changed(place: Path) -> None:
     first = compose(str(place / "index"), place / "seed.wav", GRID).recipe()
     other = compose(str(place / "index"), place / "seed.wav", replace(GRID, cutting=parse_units("grid:300ms")))

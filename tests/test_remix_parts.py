@@ -316,6 +316,8 @@ def test_tails_of_one_part_ring_while_the_other_is_silent(place: Path, tmp_path:
     recipe = remix(place, tmp_path / "out.wav", "--morph", "ir", "--tail", "ring")
     assert recipe.output.frames > 6 * RATE
     assert len(samples_of(tmp_path / "out.wav")) == recipe.output.frames
+    change = ("--recipe", tmp_path / "out.recipe.json", "--reroll", "p1", "--morph", "ir", "--tail", "ring")
+    assert remix(place, tmp_path / "again.wav", *change).output == recipe.output
 
 
 def test_a_copy_of_the_seed_stays_out(index: str, library: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.credits import credits_csv
 from embedindex.remix.master import write_master
 from embedindex.remix.options import WEIGHTS, RemixOptions, always, parse_weights
+from embedindex.remix.qualities import Qualities, Scales, distances
 from embedindex.remix.recipe import Recipe, to_json
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.units import parse_units
@@ -190,6 +191,60 @@ def test_a_temperature_makes_other_remixes_and_the_same_number_the_same(shared: 
     assert one == again
     paths = {(source, round(start, 1)) for source, start, _ in one}
     assert len(paths & {(source, round(start, 1)) for source, start, _ in two}) <= 0.5 * len(paths)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0])
+def test_at_any_temperature_two_numbers_share_at_most_half(
+    shared: tuple[str, Path], seed: Path, temperature: float
+) -> None:
+    """Row 11 of the issue, and each still fits."""
+    from embedindex.remix.path import Path as Way
+    from embedindex.remix.path import find_path
+
+    pool = compose(shared[0], seed, GRID).pool
+    times = np.arange(len(pool.lengths)) / 4
+    warm = replace(GRID, temperature=always(temperature))
+    cold, *paths = (find_path(pool, replace(warm, chance=chance), times) for chance in range(5))
+    assert np.mean([np.median(found.costs) for found in pool.candidates]) > max(path.target.mean() for path in paths)
+
+    def played(path: Way, unit: int) -> tuple[int, int]:
+        place = int(path.places[unit])
+        return int(pool.candidates[unit].files[place]), int(pool.candidates[unit].starts[place])
+
+    shares = []
+    for number, one in enumerate(paths):
+        for other in paths[:number]:
+            pairs = [(played(one, unit), played(other, unit)) for unit in range(20)]
+            same = [a[0] == b[0] and abs(a[1] - b[1]) < pool.lengths[0] for a, b in pairs]
+            shares.append(float(np.mean(same)))
+    assert np.mean(shares) <= 0.5
+    assert len({tuple(path.places.tolist()) for path in (cold, *paths)}) == 5
+
+
+def test_a_sound_that_no_gain_makes_loud_enough_is_passed_over(index: str, library: Path, seed: Path) -> None:
+    """Were it not so soft, it would be the nearest: it is the seed itself."""
+    write_textures(library, 6)
+    soft = write_samples(library / "soft.wav", 0.04 * samples_of(seed)[:, 0], RATE)
+    scan_spectral(index, library)
+    recipe = remix(index, seed, replace(GRID, allow_self=True))
+    assert os.fsencode(soft) not in {source.path for source in recipe.sources}
+    assert not any(event.clamped for event in recipe.events)
+
+
+def test_what_a_gain_reaches_hardly_counts_and_what_it_does_not_counts_much() -> None:
+    levels = np.array([-20.0, -29.0, -32.0, -50.0, 20.0], np.float32)
+    zeros = np.zeros(5, np.float32)
+    rows = Qualities(
+        *(np.zeros((5, 4, 13), np.float32), np.repeat(levels[:, None], 4, 1), levels, zeros, zeros, zeros, zeros),
+        *(np.zeros((5, width), np.float32) for width in (8, 16, 16)),
+    )
+    unit, scales = rows.take(np.array([0])), Scales(np.ones(13, np.float32))
+    far = distances(unit, rows, scales)["loudness"]
+    assert far[:2] == pytest.approx([0, 9 / 12])
+    assert far[2] == pytest.approx(12 / 12 + 3 / 1.5)
+    assert far[3] > 10 * far[1]
+    assert far[4] > 10 * far[1]
+    assert distances(unit, rows, scales, lowest_db=-48.0)["loudness"][4] == pytest.approx(2.0)
 
 
 def test_the_same_question_has_the_same_recipe(shared: tuple[str, Path], seed: Path) -> None:

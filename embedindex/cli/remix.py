@@ -186,11 +186,15 @@ def render(
 
     Example: embedindex render out.recipe.json -o again.wav
     """
-    from embedindex.remix.outputs import read_recipe, render_recipe
+    from embedindex.remix.outputs import read_recipe, render_note, render_recipe
 
     extras = _extras(labels, events, picture, stems, stems_by, rpp)
     extras.check()
-    written = render_recipe(read_recipe(recipe), output, bits=bits, extras=extras)
+    found = read_recipe(recipe)
+    note = render_note(found)
+    if note and not quiet:
+        say(f"embedindex: {recipe}: {note}")
+    written = render_recipe(found, output, bits=bits, extras=extras)
     if not quiet:
         print_line(f"{output}: {written.lufs:.1f} LUFS, {written.true_peak_db:.1f} dBTP")
 

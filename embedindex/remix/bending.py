@@ -62,6 +62,24 @@ def engine() -> str:
     return f"python-stretch {version('python-stretch')}"
 
 
+def engine_note(made_with: str | None) -> str | None:
+    """Return what to say where sounds are bent by another version than they once were; None where they are not.
+
+    Args:
+        made_with: name and version of what they were bent with, None where nobody noted it.
+
+    Raises:
+        EngineMissingError: python-stretch is not installed.
+    """
+    here = engine()
+    if made_with in {None, here}:
+        return None
+    return (
+        f"made with {made_with}, and this is {here}: what is stretched or transposed may sound a little different; for "
+        f"the same bytes install that version: pip install '{str(made_with).replace(' ', '==')}'"
+    )
+
+
 def read_bent(
     path: bytes, start: int, lead: int, frames: int, sample_rate: int, channels: int, bend: Bend
 ) -> Float32Array:

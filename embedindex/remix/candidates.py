@@ -22,6 +22,7 @@ from embedindex.remix.options import RemixOptions
 from embedindex.remix.proposals import Proposal, Proposer
 from embedindex.remix.qualities import Qualities, Scales, join_qualities, learn_scales
 from embedindex.remix.seed import Seed, questions
+from embedindex.remix.shelf import Shelf
 from embedindex.remix.stretches import SILENT_DB, Candidates, Comparer, Place, apart, none
 from embedindex.remix.tracks import Told, TrackCache, untold
 from embedindex.store import Store
@@ -56,7 +57,7 @@ class Pool:
     units: Qualities
     lengths: Int64Array
     silent: BoolArray
-    candidates: tuple[Candidates, ...]
+    candidates: Shelf
     files: dict[int, FileRecord]
     scales: Scales
     notes: tuple[str, ...]
@@ -104,7 +105,7 @@ class Finder:
         proposer = Proposer(self._store, self._view, seed, asked, self._options)
         proposer.leave_out(self._excluded)
         self._files = proposer.files
-        self._comparer = Comparer(self._files, self._cache, seed.measured, seed.lengths, self._options)
+        self._comparer = Comparer(self._files, self._cache, seed, self._options)
         proposed = proposer.propose(np.arange(len(seed.lengths)))
         if not any(map(len, proposed)) and not silent.all():
             raise QueryError(
@@ -125,20 +126,20 @@ class Finder:
             raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
         left_out = tuple(self._files[file_id] for file_id in copies)
         notes = tuple(self._notes)
-        return Pool(seed.measured, seed.lengths, silent, tuple(found), self._files, scales, notes, left_out)
+        return Pool(seed.measured, seed.lengths, silent, found, self._files, scales, notes, left_out)
 
-    def _searched(self, proposed: list[Proposal]) -> tuple[Scales, list[Candidates]]:
+    def _searched(self, proposed: list[Proposal]) -> tuple[Scales, Shelf]:
         """Return the usual differences, and the candidates of each unit."""
         wanted = np.unique(np.concatenate([one.files for one in proposed])).tolist()
         self._cache.fill((self._files[file_id] for file_id in wanted), self._told)
         scales = self._learn(proposed)
-        found: list[Candidates] = []
+        found, before = Shelf(), none()
         for unit, one in enumerate(proposed):
-            before = found[-1] if found and len(found[-1]) else None
-            found.append(none() if self._silent[unit] else self._candidates(unit, one, scales, before))
+            before = none() if self._silent[unit] else self._candidates(unit, one, scales, before)
+            found.append(before)
         return scales, found
 
-    def _copies(self, found: list[Candidates]) -> list[int]:
+    def _copies(self, found: Shelf) -> list[int]:
         """Return the files that are the seed's recording though not its bytes."""
         pairs: dict[int, set[tuple[int, int]]] = {}
         for unit, candidates in enumerate(found):
@@ -170,7 +171,7 @@ class Finder:
         number = window - (record.first_window or 0)
         return round(window_start_s(number, record.hop_s or self._view.model.hop_s) * FRAMES_PER_S)
 
-    def _candidates(self, unit: int, one: Proposal, scales: Scales, before: Candidates | None) -> Candidates:
+    def _candidates(self, unit: int, one: Proposal, scales: Scales, before: Candidates) -> Candidates:
         """Return the candidates of a unit: stretches of windows, and what follows on candidates of the one before."""
         length = int(self._seed.lengths[unit])
         sign = -1 if self._options.far else 1
@@ -180,7 +181,7 @@ class Finder:
                 one.files.tolist(), one.windows.tolist(), one.similarity.tolist(), strict=True
             )
         ]
-        if before is not None:
+        if len(before):
             places += self._following(before, unit)
         found = self._comparer.stretches(unit, places, scales)
         ranked = np.lexsort((found.starts, found.files, sign * found.costs))

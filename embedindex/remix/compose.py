@@ -18,7 +18,8 @@ from embedindex.index import IndexView
 from embedindex.models.base import Model
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, fade_frames
-from embedindex.remix.bending import engine
+from embedindex.remix.at_hand import AtHand
+from embedindex.remix.bending import engine, engine_note
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Finder, Pool
 from embedindex.remix.coarse import CoarseStore
@@ -28,7 +29,7 @@ from embedindex.remix.morph import TAILED
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.path import Path, Taken, find_path
 from embedindex.remix.placing import UNBENDING, Bending, Placer
-from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
+from embedindex.remix.qualities import GAIN_LIMIT_DB
 from embedindex.remix.recipe import Event, Output, Recipe
 from embedindex.remix.revision import Revision, merged, require_same_cut, revised_pool
 from embedindex.remix.seed import Seed, read_seed
@@ -135,6 +136,8 @@ class Composer:
         self._sources, self._numbers = [], {}
         events: list[Event] = []
         notes = list(self.pool.notes) + ([self.seed.note] if self.seed.note else [])
+        if change is not None and change.recipe.bent:
+            notes += filter(None, [engine_note(change.recipe.bent_with)])
         for layer in range(self._sound.layers):
             options = replace(self._options, chance=self._options.chance + 1000 * layer + variation)
             pool = self._pool if change is None else revised_pool(self._pool, change, layer)
@@ -144,7 +147,8 @@ class Composer:
             events += self._events(path, pool, layer, notes)
         last = [event for event in events if event.layer == 0][-1]
         ring = self._ring_frames(events)
-        events = [*events, *self._rests(ring)] if ring else events
+        if ring:
+            events = sorted([*events, *self._rests(ring)], key=lambda event: (event.layer, event.start))
         output = Output(
             sample_rate=self._rate,
             channels=self.channels,
@@ -186,7 +190,8 @@ class Composer:
         events: list[Event] = []
         carried: tuple[int, int] | None = None  # source and its frame at the end of the event before
         bending = self._sound.bending
-        placer = Placer(self.seed, pool, steps, self.channels, bending)
+        merged_in = self._sound.morph != "none"
+        placer = Placer(self.seed, pool, steps, self.channels, bending, merged=merged_in)
         short = off_pitch = 0
         tail = self._rate  # frames that the fade behind the event before may take
         for found in placer.places(path):
@@ -214,7 +219,7 @@ class Composer:
                 gain_db=round(exact.gain_db, 3),
                 fade=fade,
                 lead=min(exact.lead, tail, fade // 2),
-                follows=follows and self._sound.morph == "none",
+                follows=follows and not merged_in,
                 layer=layer,
                 unit=unit,
                 target=round(float(pool.candidates[step].costs[found.candidate]), 4),
@@ -226,26 +231,25 @@ class Composer:
                 semitones=bend.semitones,
             )
             margin = round(MARGIN_S * self._rate)
-            events.append(self._morphed(event, found.sound, margin) if self._sound.morph != "none" else event)
+            events.append(self._morphed(event, found.sound, margin, placer.at_hand) if merged_in else event)
             carried, tail = (source, end) if exact.there >= frames and bend.plain else None, exact.tail
         notes += _bend_remarks(short, off_pitch)
         if (path.places >= 0).any() and all(event.source is None for event in events):
             raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
         return events
 
-    def _morphed(self, event: Event, sound: Float32Array, margin: int) -> Event:
+    def _morphed(self, event: Event, sound: Float32Array, margin: int, at_hand: AtHand) -> Event:
         """Return an event merged with the seed's unit, its level matched after that."""
         amount = self._sound.amount.at(event.start / self._rate)
         event = replace(event, morph=self._sound.morph, amount=amount, lead=event.fade // 2)
-        path = self._sources[event.source or 0].path
+        path = at_hand(self._sources[event.source or 0].path)
         output = Output(self._rate, self.channels, event.frames, None)
-        own = replace(source_of_seed(self.seed), path=self.seed.sound)
+        own = replace(source_of_seed(self.seed), path=at_hand(self.seed.sound))
         made = morphed_unit(own, path, event, output)
         end = margin + event.frames
         wanted, have = (unit_lufs(samples, self._rate, margin, end) for samples in (sound, made))
         gain_db = wanted - have if min(wanted, have) > SILENT_LUFS else 0.0
-        lowest_db = PART_LOWEST_DB if self.seed.is_part else -GAIN_LIMIT_DB
-        limited = float(np.clip(gain_db, lowest_db, GAIN_LIMIT_DB))
+        limited = float(np.clip(gain_db, self.seed.lowest_db, GAIN_LIMIT_DB))
         return replace(event, gain_db=round(limited, 3), clamped=limited != gain_db)
 
     def _ring_frames(self, events: list[Event]) -> int:

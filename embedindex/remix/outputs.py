@@ -13,7 +13,8 @@ from typing import Literal
 from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError, display_path
 from embedindex.figures import require_matplotlib
-from embedindex.remix.bending import engine
+from embedindex.remix.at_hand import sounds_at_hand
+from embedindex.remix.bending import engine_note
 from embedindex.remix.credits import credits_csv
 from embedindex.remix.events import events_csv
 from embedindex.remix.labels import Label, format_labels
@@ -166,7 +167,7 @@ Blocks = Callable[[Recipe], Iterator[Float32Array]]
 def _write(path: str, recipe: Recipe, blocks: Blocks, bits: str, extras: Extras) -> Written:
     guard(path, recipe)
     extras.check(recipe)
-    with parts_at_hand(recipe) as ready:
+    with parts_at_hand(recipe) as whole, sounds_at_hand(whole) as ready:
         written = write_master(path, blocks(ready), recipe.output, bits)
         write_whole(beside(path, ".recipe.json"), (part.encode() for part in json_parts(recipe)))
         write_whole(beside(path, ".credits.csv"), [credits_csv(recipe)])
@@ -236,17 +237,25 @@ def read_recipe(path: str) -> Recipe:
     return recipe
 
 
+def render_note(recipe: Recipe) -> str | None:
+    """Return why a recipe may not sound as it did when it was made; None if it will.
+
+    Raises:
+        EngineMissingError: python-stretch is not installed, and the recipe needs it.
+    """
+    return engine_note(recipe.bent_with) if recipe.bent else None
+
+
 def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
-    """Render a recipe again: the same sound, to the bit, as when it was made.
+    """Render a recipe again: the same sound, to the bit, as when it was made, unless `render_note` says otherwise.
 
     Raises what `write_remix` raises.
     """
     check_target(path, bits)
-    if recipe.bent:
-        engine()
+    render_note(recipe)
     guard(path, recipe)
     extras.check(recipe)
-    with parts_at_hand(recipe) as ready:
+    with parts_at_hand(recipe) as whole, sounds_at_hand(whole) as ready:
         written = write_master(path, mixed_blocks(ready), recipe.output, bits)
         extras.write(path, ready, written)
     return written

@@ -28,7 +28,9 @@ REPEAT_COST, QUOTA_COST = 2000.0, 1000.0
 GUARD_FRAMES = 3
 PLAYED_BEFORE = 0.1  # at novelty 1: cost of each earlier unit from the same file, up to PLAYED_MOST
 PLAYED_MOST = 3
-CHANCE_COST = 0.25  # of temperature 1
+# Chance moves costs by this share of what lies between the best candidate and the middle one: the first part at any
+# temperature at all, so that two numbers for chance never give nearly the same remix; the second for each degree.
+CHANCE_LEAST, CHANCE_MORE = 0.2, 0.25
 # What another layer or variation plays costs so much at the same moment, and at any other, up to HEARD_MOST times. They
 # are to differ at every moment; to forbid every sound that was heard anywhere would leave the worse ones for the later.
 HEARD_NOW, HEARD, HEARD_MOST = 1.0, 0.2, 3
@@ -168,12 +170,13 @@ def _own_costs(pool: Pool, unit: int, options: RemixOptions, time_s: float, rng:
     if options.far:
         costs = costs.max() - costs
     best = float(costs.min())
-    forgiven = (1.0 - options.match.at(time_s)) * (float(np.median(costs)) - best)
+    spread = float(np.median(costs)) - best
+    forgiven = (1.0 - options.match.at(time_s)) * spread
     costs = best + np.maximum(costs - best - forgiven, 0.0) + 0.1 * np.minimum(costs - best, forgiven)
     temperature = options.temperature.at(time_s)
     chance = rng.gumbel(size=len(costs))  # drawn in any case, so that one unit's temperature moves no other
     if temperature > 0:
-        costs = costs - CHANCE_COST * temperature * chance
+        costs = costs - (CHANCE_LEAST + CHANCE_MORE * temperature) * spread * chance
     return costs
 
 

@@ -6,7 +6,7 @@ placed side by side, and told in the order of the units. Sounds are (n, channels
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,25 +18,20 @@ from embedindex.arrays import Float32Array
 from embedindex.errors import AudioError
 from embedindex.records import FileRecord
 from embedindex.remix.align import MARGIN_S, Placed, place
+from embedindex.remix.at_hand import AtHand, Span, span_of
 from embedindex.remix.breakpoints import Breakpoints
 from embedindex.remix.candidates import Pool
 from embedindex.remix.coarse import SHORT_UP_TO_S
 from embedindex.remix.fitting import UNBENT, Limits
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.path import Path
-from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB
 from embedindex.remix.seed import Seed, unit_times_s
 from embedindex.remix.sequence import Sequence, step_sounds
 from embedindex.remix.stretches import Candidates
+from embedindex.remix.threads import threads_for
 
-MOST_THREADS = 16
 LONGEST_CHAIN = 64  # units whose sound is held at a time
 NEVER = Breakpoints((0.0,), (0.0,))
-
-
-def threads_for(work: int) -> int:
-    """Return how many threads to use for so many pieces of work."""
-    return max(1, min(MOST_THREADS, os.cpu_count() or 1, work))
 
 
 @dataclass(frozen=True)
@@ -83,11 +78,21 @@ class Placer:
         steps: the order in which its units sound.
         channels: of the output.
         bending: how far pieces may be bent, over time; only those that stand alone are.
+        merged: whether units are merged with the seed's, so that it is read unit by unit, too.
     """
 
-    def __init__(self, seed: Seed, pool: Pool, steps: Sequence, channels: int, bending: Bending = UNBENDING) -> None:
+    def __init__(
+        self,
+        seed: Seed,
+        pool: Pool,
+        steps: Sequence,
+        channels: int,
+        bending: Bending = UNBENDING,
+        *,
+        merged: bool = False,
+    ) -> None:
         self._seed, self._pool, self._steps, self._channels = seed, pool, steps, channels
-        self._bending = bending
+        self._bending, self._merged = bending, merged
         self._rate = steps.sample_rate
         self._margin = round(MARGIN_S * self._rate)
         self._times = unit_times_s(seed)
@@ -95,9 +100,32 @@ class Placer:
     def places(self, path: Path) -> Iterator[UnitPlace]:
         """Yield the place of every unit, in order; of a choice that cannot be read, that of the next best.
 
+        Meanwhile `at_hand` says where to read the files' sounds from.
+
         Raises:
             AudioError: the seed cannot be read.
         """
+        with tempfile.TemporaryDirectory(prefix="embedindex-") as folder:
+            self.at_hand = AtHand(self._spans(path), folder)
+            yield from self._in_threads(path)
+
+    def _spans(self, path: Path) -> Iterator[Span]:
+        """Yield what of the files will be read."""
+        for step, chosen in enumerate(path.places.tolist()):
+            if chosen < 0:
+                continue
+            found = self._pool.candidates[step]
+            record = self._pool.files[int(found.files[chosen])]
+            native = record.sample_rate or self._rate
+            longest_s = self._steps.frames(step) / self._rate / (1.0 - self._limits(step).stretch)
+            start = round(self._start_s(step, found, chosen) * native)
+            yield span_of(record.path, start, longest_s, native, self._rate)
+            if self._merged:
+                own = self._seed.sample_rate
+                start = round(self._steps.origins[step] * own / self._rate)
+                yield span_of(self._seed.sound, start, longest_s, own, self._rate)
+
+    def _in_threads(self, path: Path) -> Iterator[UnitPlace]:
         workers = threads_for(len(path.places))
         waiting: deque[Future[list[UnitPlace]]] = deque()
         with ThreadPoolExecutor(workers) as threads:
@@ -155,7 +183,7 @@ class Placer:
                 exact_start = carried[1]
             try:
                 placed = place(
-                    record.path,
+                    self.at_hand(record.path),
                     self._start_s(unit, found, candidate),
                     sound,
                     self._margin,
@@ -164,7 +192,7 @@ class Placer:
                     self._seed.units[self._steps.units[unit]].attack_s,
                     exact_start,
                     roughly=(record.duration or 0.0) > SHORT_UP_TO_S,
-                    lowest_db=PART_LOWEST_DB if self._seed.is_part else -GAIN_LIMIT_DB,
+                    lowest_db=self._seed.lowest_db,
                     limits=limits,
                 )
             except AudioError:

@@ -29,6 +29,9 @@ EDGE_FRAMES = 3
 EDGE_WIDTH = 16  # cepstra, level, pitch, voicing
 SHAPE_RANGE_DB = 24.0
 GAIN_LIMIT_DB = 12.0
+# A gain makes up for a difference of level, up to its limit. What lies beyond stays to be heard: every 1.5 dB of it,
+# from a little before the limit on, because tracks tell levels to a few dB only, counts like 12 dB of the others.
+GAIN_SURE_DB, BEYOND_DB = 9.0, 1.5
 PART_LOWEST_DB = -48.0  # a part of a seed may be far softer than any sound of the library
 
 
@@ -172,8 +175,17 @@ def learn_scales(qualities: Qualities) -> Scales:
     return Scales(np.maximum(spread, 0.25).astype(np.float32))
 
 
-def distances(unit: Qualities, others: Qualities, scales: Scales) -> dict[str, Float32Array]:
-    """Return how far stretches are from one: (n,) for each quality."""
+def distances(
+    unit: Qualities, others: Qualities, scales: Scales, lowest_db: float = -GAIN_LIMIT_DB
+) -> dict[str, Float32Array]:
+    """Return how far stretches are from one: (n,) for each quality.
+
+    Args:
+        unit: the one.
+        others: the stretches.
+        scales: usual differences.
+        lowest_db: how far a stretch may be turned down.
+    """
     gap = (others.timbre - unit.timbre) / scales.timbre
     loud = 10.0 ** (np.maximum(unit.levels - unit.levels.max(), -SHAPE_RANGE_DB) / 40.0)
     share = loud / loud.sum(axis=1, keepdims=True)
@@ -181,13 +193,15 @@ def distances(unit: Qualities, others: Qualities, scales: Scales) -> dict[str, F
     own = np.maximum(unit.levels - unit.level[:, None], -SHAPE_RANGE_DB)
     theirs = np.maximum(others.levels - others.level[:, None], -SHAPE_RANGE_DB)
     attack = np.abs(others.attacks - unit.attacks)
-    loudness = np.abs(others.level - unit.level)
+    gain = unit.level - others.level
+    spared = GAIN_LIMIT_DB - GAIN_SURE_DB
+    beyond = np.clip(np.maximum(gain - GAIN_SURE_DB, lowest_db + spared - gain), 0, 2 * GAIN_LIMIT_DB)
     sure = np.minimum(unit.voicing, others.voicing)
     return {
         "timbre": timbre,
         "shape": np.abs(own - theirs).mean(axis=1) / 6.0,
         "attack": (attack.sum(axis=1) + attack[:, 0]) / (0.5 * (ATTACK_BINS + 1)),
-        "loudness": np.minimum(loudness, 2 * GAIN_LIMIT_DB) / GAIN_LIMIT_DB,
+        "loudness": np.minimum(np.abs(gain), 2 * GAIN_LIMIT_DB) / GAIN_LIMIT_DB + beyond / BEYOND_DB,
         "pitch": sure * np.minimum(np.abs(others.pitch - unit.pitch), 12.0) / 6.0,
         "brightness": np.abs(others.brightness - unit.brightness),
         "noisiness": np.abs(others.noisiness - unit.noisiness) / 10.0,

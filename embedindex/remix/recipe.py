@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -141,6 +141,11 @@ class Output:
         return set(parse_breakpoints("dry_wet", self.dry_wet, 0.0, 1.0).values) == {1.0}
 
 
+def as_it_is(path: bytes) -> bytes:
+    """Return the path itself."""
+    return path
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A remix.
@@ -154,6 +159,7 @@ class Recipe:
         index: model and database it was made from, to read.
         notes: what a person should know.
         parts: files of the seed's parts, while they are at hand; never written.
+        at_hand: gives the file to read the sound of a path from; never written.
     """
 
     seed: Source
@@ -164,6 +170,7 @@ class Recipe:
     index: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parts: tuple[bytes, ...] = ()
+    at_hand: Callable[[bytes], bytes] = field(default=as_it_is, compare=False)
 
     @property
     def layers(self) -> int:
@@ -180,14 +187,26 @@ class Recipe:
         names = SPLITS[self.output.split]
         return names[layer] if layer < len(names) else f"layer {layer + 1}"
 
+    def sound_of(self, source: int) -> bytes:
+        """Return the file to read a source's sound from."""
+        return self.at_hand(self.sources[source].path)
+
     def seed_of(self, layer: int) -> Source:
         """Return the seed, or the part of it that a layer stands for."""
-        return replace(self.seed, path=self.parts[layer]) if self.parts else self.seed
+        return replace(self.seed, path=self.parts[layer] if self.parts else self.at_hand(self.seed.path))
 
     @property
     def bent(self) -> bool:
         """Whether any event is stretched or transposed."""
         return any(not event.bend.plain for event in self.events)
+
+    @property
+    def bent_with(self) -> str | None:
+        """Name and version of what bends its sounds, where it notes them."""
+        sound = self.options.get("sound")
+        bending = sound.get("bending") if isinstance(sound, dict) else None
+        noted = bending.get("engine") if isinstance(bending, dict) else None
+        return noted if isinstance(noted, str) else None
 
     @property
     def morphed(self) -> bool:

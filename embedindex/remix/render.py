@@ -21,9 +21,9 @@ from embedindex.remix.bending import read_bent
 from embedindex.remix.breakpoints import Breakpoints, parse_breakpoints
 from embedindex.remix.crossfades import faded
 from embedindex.remix.morph import TAILED
-from embedindex.remix.placing import threads_for
 from embedindex.remix.recipe import Event, Recipe
 from embedindex.remix.spans import SpanReader, with_channels
+from embedindex.remix.threads import threads_for
 from embedindex.remix.voices import Memory, Morphed, Silence, Voice
 
 BLOCK_FRAMES = 1 << 16
@@ -52,7 +52,7 @@ class Run:
         elif first.morph != "none":
             self._voice = Morphed(recipe, first, lead)
         else:
-            path = recipe.sources[first.source].path
+            path = recipe.sound_of(first.source)
             rate, channels = output.sample_rate, output.channels
             if not first.bend.plain or frames <= AT_ONCE_S * rate:
                 self._voice = Memory(read_bent(path, first.source_start, lead, frames, rate, channels, first.bend))

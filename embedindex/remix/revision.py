@@ -14,8 +14,10 @@ from embedindex.errors import UsageError
 from embedindex.remix.align import SHIFT_S
 from embedindex.remix.candidates import Pool
 from embedindex.remix.frames import FRAMES_PER_S
+from embedindex.remix.morph import TAILED
 from embedindex.remix.recipe import SPLITS, Event, Recipe, Source
 from embedindex.remix.sequence import Sequence
+from embedindex.remix.stretches import Candidates
 
 NEAR_S = SHIFT_S[1] + 2 / FRAMES_PER_S
 
@@ -33,8 +35,17 @@ class Revision:
     again: frozenset[int]
 
     def layer(self, number: int) -> list[Event]:
-        """Return the events of a layer."""
-        return [event for event in self.recipe.events if event.layer == number]
+        """Return the events of a layer that stand for units."""
+        return unit_events(self.recipe, number)
+
+
+def unit_events(recipe: Recipe, layer: int) -> list[Event]:
+    """Return the events of a layer that stand for units: all but the rests in which the last one rings out."""
+    events = [event for event in recipe.events if event.layer == layer]
+    if recipe.output.tail == "ring" and any(event.morph in TAILED for event in recipe.events):
+        while len(events) > 1 and events[-1].source is None and events[-1].unit == events[-2].unit:
+            events.pop()
+    return events
 
 
 def parse_places(option: str, text: str, count: int) -> frozenset[int]:
@@ -77,7 +88,7 @@ def revisions(recipe: Recipe, split: str, reroll: str | None, lock: str | None) 
     texts: list[str | None] = _by_part(option, text, SPLITS[split]) if split else [text]
     changes = []
     for part, named in zip(layers, texts, strict=True):
-        count = sum(event.layer == 0 for event in part.events)
+        count = len(unit_events(part, 0))
         places = frozenset() if named is None else parse_places(option, named, count)
         changes.append(Revision(part, places if reroll is not None else frozenset(range(count)) - places))
     return tuple(changes)
@@ -117,9 +128,9 @@ def require_same_cut(change: Revision, steps: Sequence, layers: int) -> None:
 
 def revised_pool(pool: Pool, change: Revision, layer: int) -> Pool:
     """Return a pool in which what stays has no rival, and what is chosen again is not what it was."""
-    candidates = list(pool.candidates)
+    changes: dict[int, Candidates] = {}
     for step, event in enumerate(change.layer(layer)):
-        found = candidates[step]
+        found = pool.candidates[step]
         if event.source is None or not len(found):
             continue
         source = change.recipe.sources[event.source]
@@ -127,12 +138,12 @@ def revised_pool(pool: Pool, change: Revision, layer: int) -> Pool:
         off_s = np.abs(found.starts / FRAMES_PER_S - event.source_start / source.sample_rate)
         if step in change.again:
             others = np.flatnonzero(~same | (off_s >= event.frames / change.recipe.output.sample_rate))
-            candidates[step] = found.take(others if len(others) else np.arange(len(found)))
+            changes[step] = found.take(others if len(others) else np.arange(len(found)))
         else:
             near = np.flatnonzero(same & (off_s <= NEAR_S))
             if len(near):
-                candidates[step] = found.take(near[np.argmin(off_s[near])][None])
-    return replace(pool, candidates=tuple(candidates))
+                changes[step] = found.take(near[np.argmin(off_s[near])][None])
+    return replace(pool, candidates=pool.candidates.changed(changes))
 
 
 def merged(made: Recipe, change: Revision) -> Recipe:
@@ -142,7 +153,7 @@ def merged(made: Recipe, change: Revision) -> Recipe:
     for layer in range(made.layers):
         fresh = [event for event in made.events if event.layer == layer]
         before: Event | None = None
-        for step, (new, old) in enumerate(zip(fresh, change.layer(layer), strict=True)):
+        for step, (new, old) in enumerate(zip(unit_events(made, layer), change.layer(layer), strict=True)):
             recipe, event = (made, new) if step in change.again else (change.recipe, old)
             if event.source is not None:
                 source = recipe.sources[event.source]
@@ -153,6 +164,7 @@ def merged(made: Recipe, change: Revision) -> Recipe:
             event = replace(event, follows=event.follows and _goes_on(before, event, sources, made.output.sample_rate))
             events.append(event)
             before = event
+        events += fresh[len(change.layer(layer)) :]  # the rest in which the last one rings out
     return replace(made, sources=tuple(sources), events=tuple(events))
 
 

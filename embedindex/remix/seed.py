@@ -20,7 +20,7 @@ from embedindex.errors import EmptyAudioError, PathNotFoundError, QueryError, di
 from embedindex.models.base import Model
 from embedindex.opening import is_real_folder
 from embedindex.remix.frames import FRAMES_PER_S, RATE, Track, describe_blocks
-from embedindex.remix.qualities import Qualities, join_qualities, measure
+from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB, Qualities, join_qualities, measure
 from embedindex.remix.units import Cutting, Unit, cut
 from embedindex.windows import fill
 
@@ -65,6 +65,11 @@ class Seed:
     def is_part(self) -> bool:
         """Whether it is only a part of what its file holds."""
         return self.sound != self.path
+
+    @property
+    def lowest_db(self) -> float:
+        """How far what takes a unit's place may be turned down: a part may be far softer than any sound there is."""
+        return PART_LOWEST_DB if self.is_part else -GAIN_LIMIT_DB
 
 
 def read_seed(path: str | bytes, cutting: Cutting) -> Seed:

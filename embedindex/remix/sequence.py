@@ -101,7 +101,7 @@ def in_sequence(pool: Pool, steps: Sequence) -> Pool:
         units=pool.units.take(order),
         lengths=pool.lengths[order],
         silent=pool.silent[order],
-        candidates=tuple(pool.candidates[unit] for unit in steps.units),
+        candidates=pool.candidates.in_order(steps.units),
     )
 
 

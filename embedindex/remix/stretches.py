@@ -17,6 +17,7 @@ from embedindex.remix.coarse import CoarseTrack, grow_frames
 from embedindex.remix.frames import LEVEL, LOWEST_DB, WIDTH
 from embedindex.remix.options import RemixOptions
 from embedindex.remix.qualities import EDGE_WIDTH, Qualities, Scales, distances, measure
+from embedindex.remix.seed import Seed
 from embedindex.remix.tracks import TrackCache
 
 STEP_FRAMES = 2
@@ -91,8 +92,7 @@ class Comparer:
     Args:
         files: the library's files by id.
         cache: their tracks.
-        units: the seed's units, measured.
-        lengths: (n,) frames of each unit.
+        seed: the sound to remix.
         options: what counts how much.
 
     Attributes:
@@ -103,11 +103,10 @@ class Comparer:
         self,
         files: dict[int, FileRecord],
         cache: TrackCache,
-        units: Qualities,
-        lengths: Int64Array,
+        seed: Seed,
         options: RemixOptions,
     ) -> None:
-        self._files, self._cache, self._units, self._lengths, self._options = files, cache, units, lengths, options
+        self._files, self._cache, self._seed, self._options = files, cache, seed, options
         self.unusable: dict[int, str] = {}
         self._checked: set[int] = set()
 
@@ -131,7 +130,7 @@ class Comparer:
 
     def stretches(self, unit: int, places: list[Place], scales: Scales) -> Candidates:
         """Return all stretches of some places that can be heard, compared with a unit."""
-        length = int(self._lengths[unit])
+        length = int(self._seed.lengths[unit])
         heard = self.heard(places, length)
         loud = np.flatnonzero(heard.measured.level >= SILENT_DB)
         measured, there, own = heard.measured.take(loud), heard.there[loud], heard.places[loud]
@@ -186,7 +185,8 @@ class Comparer:
     ) -> Float32Array:
         """Return what each stretch costs in place of a unit; `share` is how much of its length there is."""
         weigh = self._options.weight
-        apart = distances(self._units.take(np.array([unit])), measured, scales)
+        own = self._seed.measured.take(np.array([unit]))
+        apart = distances(own, measured, scales, self._seed.lowest_db)
         cost = sum((weigh(name) * values for name, values in apart.items()), np.zeros(len(measured), np.float32))
         cost = cost + weigh("embedding") * (1.0 - similarity) + weigh("duration") * (1.0 - share)
         return np.asarray(cost, np.float32)

@@ -73,7 +73,7 @@ class Morphed(Memory):
 
     def __init__(self, recipe: Recipe, event: Event, lead: int) -> None:
         margin = round(MARGIN_S * recipe.output.sample_rate)
-        sound = morphed_unit(recipe.seed_of(event.layer), recipe.sources[event.source or 0].path, event, recipe.output)
+        sound = morphed_unit(recipe.seed_of(event.layer), recipe.sound_of(event.source or 0), event, recipe.output)
         super().__init__(sound[margin - lead :])
 
     def ringing(self, behind: int) -> Float32Array:
