@@ -189,7 +189,7 @@ def remix_once(index: str, seed: str, units: str, rounds: int) -> dict[str, floa
 def one(index: Path, seed: Path, units: str, rounds: int) -> dict[str, float]:
     """Remix in a process of its own, and return its times and its peak of memory."""
     command = [sys.executable, __file__, "--one", str(index), str(seed), units, str(rounds)]
-    run = run_cold(command, memory=True)
+    run = run_cold(command, {"OPENBLAS_NUM_THREADS": "1"}, memory=True)  # as the command line does
     return {**json.loads(run.output), "peak": next(iter(run.peak_bytes.values()))}
 
 

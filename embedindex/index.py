@@ -59,7 +59,7 @@ class IndexView:
     unindexed: StoredWindows | None = None
 
     def search(
-        self, queries: Float32Array, k: int, allowed: BoolArray | None = None
+        self, queries: Float32Array, k: int, allowed: BoolArray | None = None, *, roughly: bool = False
     ) -> tuple[Float32Array, Int64Array]:
         """Return the nearest windows of each query vector.
 
@@ -67,6 +67,7 @@ class IndexView:
             queries: (n, dimension) float32 unit rows of the space.
             k: how many windows for each.
             allowed: (next_window,) True for window numbers that may be found; None for all.
+            roughly: whether near windows will do that are not the very nearest; of a big index these take less time.
 
         Returns:
             ((n, k) float32 cosine similarities, descending; (n, k) int64 window numbers, -1 where there are no more).
@@ -83,7 +84,7 @@ class IndexView:
             for first, count in self.removed:
                 allowed[first : first + count] = False
         if self.lists is not None:
-            scores, windows = self.lists.search(queries, k, allowed)
+            scores, windows = self.lists.search(queries, k, allowed, roughly=roughly)
         if self.unindexed is not None:
             every = np.arange(self.next_window) if allowed is None else np.flatnonzero(allowed)
             scores, windows = self.unindexed.search(queries, k, every)

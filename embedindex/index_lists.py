@@ -88,9 +88,11 @@ class Lists:
     exact_windows: int = EXACT_WINDOWS
 
     def search(
-        self, queries: Float32Array, k: int, allowed: BoolArray | None = None
+        self, queries: Float32Array, k: int, allowed: BoolArray | None = None, *, roughly: bool = False
     ) -> tuple[Float32Array, Int64Array]:
         """Return the nearest windows of each query vector; see `IndexView.search`.
+
+        Where it is asked roughly, the codes alone decide which windows are ranked: no more than are asked for.
 
         Raises:
             IndexDamagedError: a part of the file that this search needs is not what was written, or a stored vector is
@@ -108,7 +110,7 @@ class Lists:
         n_lists = ivf_of(self.index).nlist
         # Where few may be found, as many of them lie in more lists.
         probes = min(n_lists, int(np.ceil(step.probes / share)))
-        wanted = min(factor * step.candidates, self.index.ntotal)
+        wanted = min(k if roughly else factor * step.candidates, self.index.ntotal)
         while True:
             proposed = self.propose(queries, probes, wanted, allowed)
             if probes == n_lists or (proposed[:, -1] >= 0).all():

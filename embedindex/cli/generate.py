@@ -8,7 +8,7 @@ import typer
 
 from embedindex.cli.console import print_json, print_line, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
-from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, summary_line, told_progress
+from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, spare_threads, summary_line, told_progress
 
 MaybeFloat = Optional[float]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
 
@@ -49,6 +49,7 @@ def generate(
 
     Example: embedindex generate rain.wav -o night.flac --length 30:00 --density 0.2 --layers 3
     """
+    spare_threads()
     from embedindex.cli.interrupts import Interrupts
     from embedindex.index import load_view
     from embedindex.locations import index_folder

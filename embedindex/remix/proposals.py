@@ -137,12 +137,11 @@ class Proposer:
         k = min(PROPOSED_FAR if self._far else PROPOSED, max(1, self._view.windows))
         scores = np.full((len(units), 2, k), -np.inf, np.float32)
         windows = np.full((len(units), 2, k), -1, np.int64)
-        for number, vectors in enumerate(self._asked):
-            rows = self._view.space.apply(vectors[units])
-            sounding = rows.any(axis=1)
-            if sounding.any():
-                found = self._view.search(rows[sounding], k, allowed)
-                scores[sounding, number], windows[sounding, number] = found
+        asked = np.stack([vectors[units] for vectors in self._asked], axis=1)
+        sounding = asked.any(axis=2)
+        if sounding.any():
+            rows = self._view.space.apply(asked[sounding])
+            scores[sounding], windows[sounding] = self._view.search(rows, k, allowed, roughly=True)
         if self._left_out:
             firsts = np.array([first for first, _ in self._left_out])
             ends = firsts + np.array([count for _, count in self._left_out])
