@@ -59,15 +59,16 @@ def official(models_folder: Path) -> Load:
 # The network
 
 
+@pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize(("rows", "columns", "cell"), [(128, 199, (4, 8)), (83, 45, (5, 2))])
 def test_onnx_network_computes_what_a_plain_convolution_does(
-    tmp_path: Path, rows: int, columns: int, cell: tuple[int, int]
+    tmp_path: Path, rows: int, columns: int, cell: tuple[int, int], tiled: bool
 ) -> None:
     net = to_convnet(read_weights(write_official_file(tmp_path / "w.h5")), "mel128")
     net = replace(net, rows=rows, columns=columns, cell=cell)
     levels = (-80 * np.random.default_rng(1).random((1, rows, columns))).astype(np.float32)
     exact = run_reference(net, levels)
-    content = build(net)
+    content = build(net, tiled=tiled)
     assert np.abs(OnnxNetwork(content, sha256(content), 2).cells(levels) - exact).max() <= 1e-4
 
 
@@ -284,7 +285,7 @@ def test_unknown_options_are_refused_with_the_known_ones(key: str, value: str, m
 def test_a_damaged_conversion_is_made_again(models_folder: Path, random_file: str) -> None:
     windows = np.random.default_rng(0).standard_normal((1, 48000)).astype(np.float32)
     before = load(request_for(random_file)).embed(windows)
-    stored = sorted((models_folder / "converted").glob("openl3-mel128-*-fp32.onnx"))
+    stored = sorted((models_folder / "converted").glob("openl3-mel128-*-fp32-tiled.onnx"))
     assert stored
     for path in stored:
         content = bytearray(path.read_bytes())

@@ -59,7 +59,8 @@ def test_a_network_whose_int8_does_not_agree_stays_in_float32() -> None:
     assert "float32 is used" in chosen.message
 
 
-def test_selection_reports_what_it_measured() -> None:
+def test_selection_reports_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise, "MIN_SPEED_UP", 0.0)
     said: list[str] = []
     chosen = select(small_net(), levels(9, 1), levels(40, 2), report=said.append)
     assert chosen.fp32_windows_per_s > 0

@@ -27,7 +27,7 @@ from embedindex.models.cache import WeightsFile
 from embedindex.models.converted import Converted, read_converted, store_converted
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build
-from embedindex.models.engines import OnnxNetwork
+from embedindex.models.engines import CPU_BATCH, OnnxNetwork
 from embedindex.models.quantise import Report
 from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
@@ -121,6 +121,8 @@ def _subject(weights: WeightsFile) -> Subject:
         reduce=lambda cells: cells,
         sample_rate=SAMPLE_RATE,
         window_samples=WINDOW_SAMPLES,
+        batch=CPU_BATCH,
+        tiled=False,  # it gains nothing where several windows share a call
     )
 
 

@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from embedindex.arrays import Float32Array
 from embedindex.models.convnet import ConvLayer, ConvNet
+from embedindex.models.onnx_graph import Graph
+from embedindex.models.winograd import Rows, convolve, pays, pool_cells, to_image, to_rows
 
-# Opset 17 has all that is used here and is known to every supported version of ONNX Runtime.
-OPSET = 17
-IR_VERSION = 8
 # A split activation is whole steps plus sixteenths of a step, both with this zero point: eight sixteenths either way.
 SPLIT_PARTS = 16
 SPLIT_ZERO = 8
@@ -66,66 +65,32 @@ class IntegerNet:
     lows: Float32Array
 
 
-class _Graph:
-    """Nodes and constants of a graph under construction."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        """Add a constant and return its name."""
-        from onnx import numpy_helper
-
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node and return the name of its output."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def cast(self, flow: str, output: str, *, half: bool) -> str:
-        """Add a node that turns `flow` into float16 or float32, and return the name of its output."""
-        from onnx import TensorProto
-
-        return self.add("Cast", [flow], output, to=TensorProto.FLOAT16 if half else TensorProto.FLOAT)
-
-    def model(self, net: ConvNet, output: str) -> bytes:
-        """Return the finished model as bytes."""
-        from onnx import TensorProto, checker, helper
-
-        given = helper.make_tensor_value_info("spectrograms", TensorProto.FLOAT, ["n", net.rows, net.columns])
-        made = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", "length"])
-        graph = helper.make_graph(self.nodes, "convnet", [given], [made], self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="embedindex")
-        model.ir_version = IR_VERSION
-        checker.check_model(model)
-        return bytes(model.SerializeToString())
-
-
-def build(net: ConvNet, *, flows: bool = False, half: bool = False) -> bytes:
+def build(net: ConvNet, *, flows: bool = False, half: bool = False, tiled: bool = False) -> bytes:
     """Return `net` as an ONNX model in floating point.
 
     Args:
         net: the network.
         flows: the model also returns what leaves each layer, pooled, under the names `flow_names`; for calibrating.
         half: the layers compute in float16, else in float32.
+        tiled: layers are computed by tiles where that is faster on a processor (`winograd`); the same but for rounding.
+            Not together with `flows` or `half`.
     """
-    graph = _Graph()
-    flow = _float_layers(graph, net, net.layers, half=half)
+    graph = Graph()
+    flow = _float_layers(graph, net, net.layers, half=half, tiled=tiled)
+    if isinstance(flow, Rows) and net.head == "max":
+        cells = pool_cells(graph, flow, net.cell, "maxima")
+        return graph.model(net, graph.add("Flatten", [cells], "cells", axis=1))
+    image = _image(graph, flow, "result")
     if half:
-        flow = graph.cast(flow, "wide", half=False)
-    content = graph.model(net, _head(graph, net, flow))
+        image = graph.cast(image, "wide", half=False)
+    content = graph.model(net, _head(graph, net, image))
     return _with_outputs(content, flow_names(net)) if flows else content
 
 
 def build_integer(plan: IntegerNet) -> bytes:
     """Return an ONNX model whose later layers compute in integers."""
-    graph = _Graph()
-    flow = _float_layers(graph, plan.net, plan.floats)
+    graph = Graph()
+    flow = _image(graph, _float_layers(graph, plan.net, plan.floats, tiled=True), "exact")
     flow = _split(graph, flow) if plan.split else _quantise(graph, flow, 1.0, 0, "whole")
     for number, layer in enumerate(plan.integers, len(plan.floats)):
         flow = _integer_layer(graph, layer, flow, plan.split and number == len(plan.floats), number)
@@ -138,18 +103,31 @@ def flow_names(net: ConvNet) -> list[str]:
     return [*names[:-1], "cell"] if net.head == "max" else names
 
 
-def _float_layers(graph: _Graph, net: ConvNet, layers: tuple[ConvLayer, ...], *, half: bool = False) -> str:
-    flow = graph.add("Unsqueeze", ["spectrograms", graph.constant("axis", np.array([1], np.int64))], "channel")
-    flow = graph.add("Mul", [flow, graph.constant("input_scale", np.float32(net.input_scale))], "scaled")
-    flow = graph.add("Add", [flow, graph.constant("input_shift", np.float32(net.input_shift))], "shifted")
-    if half:
-        flow = graph.cast(flow, "narrow", half=True)
+def _float_layers(
+    graph: Graph, net: ConvNet, layers: tuple[ConvLayer, ...], *, half: bool = False, tiled: bool = False
+) -> str | Rows:
+    given = graph.add("Unsqueeze", ["spectrograms", graph.integers("axis", [1])], "channel")
+    given = graph.add("Mul", [given, graph.constant("input_scale", np.float32(net.input_scale))], "scaled")
+    given = graph.add("Add", [given, graph.constant("input_shift", np.float32(net.input_shift))], "shifted")
+    flow: str | Rows = graph.cast(given, "narrow", half=True) if half else given
+    rows, columns = net.rows, net.columns
     for number, layer in enumerate(layers):
-        flow = _float_layer(graph, layer, flow, number, half=half)
+        if tiled and pays(layer):
+            if not isinstance(flow, Rows):
+                flow = to_rows(graph, flow, (layer.kernel.shape[1], rows, columns), f"given{number}")
+            flow = convolve(graph, flow, layer, f"layer{number}")
+            flow = flow if layer.relu or number == len(layers) - 1 else _image(graph, flow, f"left{number}")
+        else:
+            flow = _float_layer(graph, layer, _image(graph, flow, f"given{number}"), number, half=half)
+        rows, columns = (rows // layer.pool[0], columns // layer.pool[1]) if layer.pool else (rows, columns)
     return flow
 
 
-def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int, *, half: bool) -> str:
+def _image(graph: Graph, flow: str | Rows, name: str) -> str:
+    return to_image(graph, flow, name) if isinstance(flow, Rows) else flow
+
+
+def _float_layer(graph: Graph, layer: ConvLayer, flow: str, number: int, *, half: bool) -> str:
     name, kind = f"layer{number}", np.float16 if half else np.float32
     with np.errstate(over="ignore"):  # a float16 that cannot hold them is judged and not used (`arithmetic`)
         kernel, bias = layer.kernel.astype(kind, copy=False), layer.bias.astype(kind, copy=False)
@@ -159,11 +137,11 @@ def _float_layer(graph: _Graph, layer: ConvLayer, flow: str, number: int, *, hal
     return _pool(graph, flow, layer.pool, f"pool{number}")
 
 
-def _pool(graph: _Graph, flow: str, size: tuple[int, int] | None, name: str) -> str:
+def _pool(graph: Graph, flow: str, size: tuple[int, int] | None, name: str) -> str:
     return graph.add("MaxPool", [flow], name, kernel_shape=size, strides=size) if size else flow
 
 
-def _integer_layer(graph: _Graph, layer: IntegerLayer, flow: str, split: bool, number: int) -> str:
+def _integer_layer(graph: Graph, layer: IntegerLayer, flow: str, split: bool, number: int) -> str:
     kernel = np.concatenate([layer.kernel, layer.fine_kernel], axis=1) if split else layer.kernel
     inputs = [
         flow,
@@ -189,24 +167,24 @@ def _conv_attributes(kernel: npt.NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _split(graph: _Graph, flow: str) -> str:
+def _split(graph: Graph, flow: str) -> str:
     """Return whole steps, then what is missing to them in sixteenths, as the channels of one tensor."""
     whole = _quantise(graph, flow, 1.0, SPLIT_ZERO, "whole")
     missing = graph.add("Sub", [flow, _dequantise(graph, whole, SPLIT_ZERO, "whole_steps")], "missing")
     return graph.add("Concat", [whole, _quantise(graph, missing, 1 / SPLIT_PARTS, SPLIT_ZERO, "fine")], "split", axis=1)
 
 
-def _quantise(graph: _Graph, flow: str, scale: float, zero: int, name: str) -> str:
+def _quantise(graph: Graph, flow: str, scale: float, zero: int, name: str) -> str:
     scale_name = graph.constant(f"{name}_scale", np.float32(scale))
     return graph.add("QuantizeLinear", [flow, scale_name, graph.constant(f"{name}_zero", np.uint8(zero))], name)
 
 
-def _dequantise(graph: _Graph, flow: str, zero: int, name: str) -> str:
+def _dequantise(graph: Graph, flow: str, zero: int, name: str) -> str:
     scale = graph.constant(f"{name}_scale", np.float32(1))
     return graph.add("DequantizeLinear", [flow, scale, graph.constant(f"{name}_zero", np.uint8(zero))], name)
 
 
-def _head(graph: _Graph, net: ConvNet, flow: str, plan: IntegerNet | None = None) -> str:
+def _head(graph: Graph, net: ConvNet, flow: str, plan: IntegerNet | None = None) -> str:
     if net.head == "max":  # commutes with the dequantisation, which then has less to do
         flow = _pool(graph, flow, net.cell, "cell")
     if plan is not None:

@@ -203,8 +203,9 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
         keras = KerasNetwork(read_network(weights, options.input_repr), threads, request.device)
         return Openl3Model(options, _identity(options, weights, None), keras, threads)
     integer = None if request.precision == "fp32" else _integer_model(weights, options, request, progress or _log.info)
-    model = integer or float_model(weights, options.input_repr)
-    if request.device == "cuda" and integer is None:
+    on_device = request.device == "cuda" and integer is None
+    model = integer or float_model(weights, options.input_repr, tiled=not on_device)
+    if on_device:
         network = cuda_network(_subject(weights, options), model, threads)
     else:  # the CUDA provider has no 8-bit convolutions: those stay on the processor
         network = OnnxNetwork(model.content, model.sha256, threads, batch=CPU_BATCH)
@@ -231,6 +232,8 @@ def _subject(weights: WeightsFile, options: Openl3Options) -> Subject:
         reduce=lambda cells: reduce_cells(cells, EMBEDDING_SIZES[0]),
         sample_rate=SAMPLE_RATE,
         window_samples=WINDOW_SAMPLES,
+        batch=CPU_BATCH,
+        tiled=True,
     )
 
 

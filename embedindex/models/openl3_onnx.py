@@ -33,15 +33,20 @@ def read_network(weights: WeightsFile, input_repr: str) -> ConvNet:
     return to_convnet(read_weights(weights.path, weights.sha256), input_repr)
 
 
-def float_model(weights: WeightsFile, input_repr: str) -> Converted:
+def float_model(weights: WeightsFile, input_repr: str, *, tiled: bool = True) -> Converted:
     """Return the float32 model of `weights`, from the models folder or converted now.
+
+    Args:
+        weights: the weights.
+        input_repr: what they are for.
+        tiled: the one that is fastest on a processor, else the plain one, for other devices; equal but for rounding.
 
     Raises:
         WeightsError: the weights cannot be used; see `read_network`.
     """
-    key = model_key(weights, input_repr, "fp32")
+    key = model_key(weights, input_repr, "fp32-tiled" if tiled else "fp32")
     stored = read_converted(key)
     if stored is not None:
         return stored
-    content = build(read_network(weights, input_repr))
+    content = build(read_network(weights, input_repr), tiled=tiled)
     return store_converted(key, content, {"weights_sha256": weights.sha256, "precision": "fp32"})

@@ -21,11 +21,11 @@ import numpy as np
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build, build_integer
-from embedindex.models.engines import OnnxNetwork
+from embedindex.models.engines import CPU_BATCH, OnnxNetwork
 from embedindex.models.rounding import observe, round_network
 
 # Part of what a stored selection is known by: raise it whenever the method changes.
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 MIN_OVERLAP = 0.98
 MIN_COSINE_P5 = 0.995
 NEIGHBOURS = 10
@@ -131,6 +131,8 @@ def select(
     *,
     reduce: Reduce = lambda cells: cells,
     threads: int = 1,
+    batch: int = CPU_BATCH,
+    tiled: bool = False,
     report: Report = lambda _: None,
 ) -> Selection:
     """Prepare 8-bit variants of `net`, judge them, and choose.
@@ -140,11 +142,13 @@ def select(
         calibration: spectrograms to find ranges and means on.
         judged: other spectrograms, on which float32 and the variants are compared.
         reduce: makes vectors of the network's cells.
-        threads: threads of a call; the speeds are compared at this number.
+        threads: threads of a call; the speeds are compared at this number…
+        batch: …and at this number of windows in a call.
+        tiled: the network in float32 is computed by tiles.
         report: told in words what is being done.
     """
     report("measuring the network in float32")
-    reference, fp32_rate = _run(build(net), judged, reduce, threads)
+    reference, fp32_rate = _run(build(net, tiled=tiled), judged, reduce, threads, batch)
     report("rounding the network to 8-bit integers")
     rounded = round_network(net, observe(net, calibration, threads))
     trials: list[tuple[Trial, bytes]] = []
@@ -154,7 +158,7 @@ def select(
         variant = _name(float_layers, split)
         report(f"trying int8: {variant}")
         content = build_integer(rounded.with_floats(float_layers, split=split))
-        vectors, rate = _run(content, judged, reduce, threads)
+        vectors, rate = _run(content, judged, reduce, threads, batch)
         trial = Trial(variant, measure_agreement(reference, vectors), rate)
         trials.append((trial, content))
         if trial.agreement.passes or rate < MIN_SPEED_UP * fp32_rate:
@@ -179,17 +183,17 @@ def _name(float_layers: int, split: bool) -> str:
     return f"{front} in float32{', then split' if split else ''}"
 
 
-def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int) -> tuple[Float32Array, float]:
+def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int, batch: int) -> tuple[Float32Array, float]:
     """Return (vectors, windows a second in the fastest batch) of an ONNX model."""
-    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads)
-    network.cells(judged[: network.batch])
+    network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads, batch=batch)
+    network.cells(judged[:batch])
     parts = []
     fastest = 0.0
-    for start in range(0, len(judged), network.batch):
-        batch = judged[start : start + network.batch]
+    for start in range(0, len(judged), batch):
+        windows = judged[start : start + batch]
         began = time.perf_counter()
-        parts.append(reduce(network.cells(batch)))
-        fastest = max(fastest, len(batch) / (time.perf_counter() - began))
+        parts.append(reduce(network.cells(windows)))
+        fastest = max(fastest, len(windows) / (time.perf_counter() - began))
     return np.concatenate(parts), fastest
 
 

@@ -41,6 +41,8 @@ class Subject:
         reduce: makes vectors of its cells.
         sample_rate: Hz.
         window_samples: samples at `sample_rate`.
+        batch: windows in one call on a processor.
+        tiled: float32 is computed by tiles on a processor.
     """
 
     key: str
@@ -49,6 +51,8 @@ class Subject:
     reduce: Reduce
     sample_rate: int
     window_samples: int
+    batch: int
+    tiled: bool
 
 
 @lru_cache(maxsize=1)
@@ -109,6 +113,8 @@ def _select(subject: Subject, threads: int, report: Report) -> Converted:
         subject.spectrograms(judged),
         reduce=subject.reduce,
         threads=threads,
+        batch=subject.batch,
+        tiled=subject.tiled,
         report=report,
     )
     return store_converted(selection_key(subject.key), selection.content, selection.facts())
