@@ -93,11 +93,16 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> int:
         if tables:
             raise StoreError(f"{display_path(path)}: this database is not an embedindex index; choose another folder")
     if version > SCHEMA_VERSION:
-        raise IndexTooNewError(
-            f"{display_path(path)}: made by a later version of embedindex (schema {version}, this program knows "
-            f"{SCHEMA_VERSION}); nothing was changed. Update embedindex, or choose another --index"
-        )
+        raise too_new(path, f"schema {version}, this program knows {SCHEMA_VERSION}")
     return version
+
+
+def too_new(path: str, what: str) -> IndexTooNewError:
+    """Return the error for the database of a later version, which something of it shows."""
+    return IndexTooNewError(
+        f"{display_path(path)}: made by a later version of embedindex ({what}); nothing was changed. Update "
+        "embedindex, or choose another --index"
+    )
 
 
 def _connect(path: str, mode: str) -> tuple[sqlite3.Connection, int]:

@@ -77,6 +77,14 @@ class InOrder:
     row: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """A place of a file on which a sound may lie: the mean cosine there, and where the sound would begin, seconds."""
+
+    score: float
+    start_s: float
+
+
 def unordered(table: Float32Array, loud: BoolArray) -> float:
     """Return the mean over rows of the highest cosine with a window that is not silent."""
     return float(table[:, loud].max(axis=1).mean())
@@ -126,8 +134,7 @@ def straight(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, 
         starts_s: (n,) the rows' starts, seconds.
         hop_s: seconds between the columns.
     """
-    own_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else hop_s
-    every = max(1, round(hop_s / own_s))
+    every = _rows_to_a_column(starts_s, hop_s)
     combs = [
         diagonal(table[row::every], beyond[row::every], starts_s[row::every], hop_s)
         for row in range(min(every, len(table)))
@@ -138,6 +145,14 @@ def straight(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, 
 
 def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> InOrder:
     """Return the best place for all windows of a query at its own speed; arguments as for `straight`."""
+    means = _diagonals(table, beyond, starts_s, hop_s)
+    first = int(np.argmax(means))
+    length = round((float(starts_s[-1]) - float(starts_s[0])) / hop_s)
+    return InOrder(float(means[first]), first, min(table.shape[1] - 1, first + length))
+
+
+def _diagonals(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> Float64Array:
+    """Return (m,) the mean cosine of a query's windows when the first of them lies upon each window of the file."""
     offsets = np.rint((starts_s - starts_s[0]) / hop_s).astype(np.int64)
     columns = table.shape[1]
     total = np.zeros(columns)
@@ -145,8 +160,43 @@ def diagonal(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, 
         inside = max(0, columns - int(offset))
         total[:inside] += table[row, columns - inside :]
         total[inside:] += beyond[row]
-    first = int(np.argmax(total))
-    return InOrder(float(total[first] / len(table)), first, int(min(columns - 1, first + offsets[-1])))
+    return np.asarray(total / len(table))
+
+
+def places(phases: list[Phase], theirs: Float32Array, hop_s: float, apart_s: float, most: int) -> list[Place]:
+    """Return where a sound lies best upon a file at its own speed, the best place first.
+
+    Args:
+        phases: the sound; its windows have times.
+        theirs: (m, dimension) float32 all windows of the file, rows of zeros for silence; one of them at least is not.
+        hop_s: seconds between them.
+        apart_s: of places nearer to each other than this only the best is given.
+        most: how many.
+    """
+    loud = np.asarray(theirs.any(axis=1))
+    scores: list[Float64Array] = []
+    starts_s: list[Float64Array] = []
+    for phase in phases:
+        table = phase.rows @ theirs.T
+        beyond = np.minimum(0.0, table[:, loud].max(axis=1))
+        every = _rows_to_a_column(phase.starts_s, hop_s)
+        for row in range(min(every, len(table))):
+            own_s = phase.starts_s[row::every]
+            scores.append(_diagonals(table[row::every], beyond[row::every], own_s, hop_s))
+            starts_s.append(np.arange(len(theirs)) * hop_s - own_s[0])
+    score, start_s = np.concatenate(scores), np.concatenate(starts_s)
+    found: list[Place] = []
+    while len(found) < most and np.isfinite(score).any():
+        best = int(np.argmax(score))
+        found.append(Place(float(score[best]), float(start_s[best])))
+        score = np.where(np.abs(start_s - start_s[best]) < apart_s, -np.inf, score)
+    return found
+
+
+def _rows_to_a_column(starts_s: Float64Array, hop_s: float) -> int:
+    """Return how many windows of a query that starts at `starts_s` come to a hop of the file, 1 at the least."""
+    own_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else hop_s
+    return max(1, round(hop_s / own_s))
 
 
 def warped(table: Float32Array, beyond: Float32Array, starts_s: Float64Array, hop_s: float) -> InOrder:

@@ -3,7 +3,8 @@
 A file that the index holds unchanged is not decoded again: its stored vectors are used. Any other sound is embedded the
 way a scan would, but from several starting points a fraction of a hop apart (`PHASES`), because nothing says that its
 windows fall where those of the library fall: a clip cut at an odd place would otherwise match half a hop beside itself.
-For the same reason it is also heard from where it really begins, and without its steady noise (`embedindex.cleaning`).
+For the same reason it is also heard from where it really begins, without its steady noise (`embedindex.cleaning`), and
+with its peaks put back when it is clipped (`embedindex.declipping`).
 A part of a sound is listened to as if it had been cut out; a folder stands for its files together.
 """
 
@@ -19,12 +20,11 @@ import numpy as np
 from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader, probe
-from embedindex.cleaning import onset_sample, without_noise
 from embedindex.crawl import CrawlTrouble, absolute_path, crawl
+from embedindex.declipping import without_clipping
 from embedindex.embed import embed_blocks, embed_file, hop_samples
 from embedindex.errors import (
     AudioError,
-    EmbeddingError,
     ModelMismatchError,
     PathNotFoundError,
     QueryError,
@@ -33,18 +33,14 @@ from embedindex.errors import (
     display_path,
 )
 from embedindex.file_stat import FileStat, file_stat
+from embedindex.hearing import Heard, as_stored, hear, window_starts_s
 from embedindex.models import Model, load_model, same_space
 from embedindex.opening import is_real_folder, unreadable
 from embedindex.records import FileRecord, IndexModel
 from embedindex.remote_server import ServerSilentError
 from embedindex.store import Store
-from embedindex.windows import count_windows, dense_hop
 from embedindex.writer import describe_model
 
-# So many starting points to the hop of long sounds; the windows of short queries lie closer, and need fewer.
-PHASES = 4
-# Silence in front of a sound that is longer than this is also left out.
-LEAST_SILENCE_S = 0.01
 # Longer queries are embedded from one starting point: they have windows enough that some fall well.
 PHASED_UP_TO_S = 30.0
 # Of longer sounds so many windows, evenly spread, ask for the whole: more cost time and change no ranking.
@@ -76,6 +72,7 @@ class Query:
         remarks: what a person should know about the answer.
         length_s: how long the sound (or the part of it that is meant) is; None when unknown.
         offset_s: where that part begins in the sound.
+        file: where its bytes are to be read, when that is not `path`.
         bandwidth_hz: half its sample rate, of a folder the greatest; None when unknown.
     """
 
@@ -89,26 +86,12 @@ class Query:
     length_s: float | None = None
     offset_s: float = 0.0
     bandwidth_hz: float | None = None
+    file: bytes | None = None
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
         """The files of the index that this is."""
         return self.others if self.record is None else (self.record, *self.others)
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """The windows of a sound from one starting point: (n, dimension) float16, and (n,) their starts in seconds."""
-
-    vectors: Float16Array
-    starts_s: Float64Array
-
-    def useful(self, most: int) -> _Heard:
-        """Return the windows that are not silence; of too many `most`, evenly spread."""
-        rows = np.flatnonzero(self.vectors.any(axis=1))
-        if len(rows) > most:
-            rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
-        return _Heard(self.vectors[rows], self.starts_s[rows])
 
 
 class QueryMaker:
@@ -201,7 +184,7 @@ class QueryMaker:
         unchanged = record is not None and (
             stat is None or (record.size, record.mtime_ns) == (stat.size, stat.mtime_ns)
         )
-        heard: tuple[_Heard, ...]
+        heard: tuple[Heard, ...]
         if record is not None and record.status == "ok" and unchanged and part == WHOLE:
             heard, length_s, rate = (self._stored(record),), record.duration, record.sample_rate
         else:
@@ -239,7 +222,7 @@ class QueryMaker:
         if len(paths) > MAX_WINDOWS:
             remarks.append(f"{display_path(folder)}: {MAX_WINDOWS} of its {len(paths)} files are asked about")
             paths = [paths[place] for place in np.linspace(0, len(paths) - 1, MAX_WINDOWS).round().astype(int)]
-        parts: list[_Heard] = []
+        parts: list[Heard] = []
         bandwidths_hz: list[float | None] = []
         sources: list[bytes] = []
         others = {record.id: record for record in known}
@@ -251,7 +234,7 @@ class QueryMaker:
                 continue
             bandwidths_hz.append(one.bandwidth_hz)
             others |= {record.id: record for record in one.records}
-            heard = _Heard(one.vectors[0], one.starts_s[0]).useful(max(1, MAX_WINDOWS // len(paths)))
+            heard = Heard(one.vectors[0], one.starts_s[0]).useful(max(1, MAX_WINDOWS // len(paths)))
             parts.append(heard)
             sources += [name] * len(heard.vectors)
         if not parts:
@@ -270,9 +253,9 @@ class QueryMaker:
         below = next(self._store.paths_below(path), None)
         return below is not None and below[1] != path
 
-    def _stored(self, record: FileRecord) -> _Heard:
+    def _stored(self, record: FileRecord) -> Heard:
         vectors = self._store.vectors_of(record)
-        return _Heard(vectors, _starts_s(len(vectors), record.hop_s or self._model.hop_s))
+        return Heard(vectors, window_starts_s(len(vectors), record.hop_s or self._model.hop_s))
 
     def _by_another_name(self, path: bytes, stat: FileStat) -> FileRecord | None:
         """Return the file of the index that `path` leads to through a link, or None."""
@@ -284,7 +267,7 @@ class QueryMaker:
                     return record
         return None
 
-    def _embed(self, path: bytes, part: Part) -> tuple[tuple[_Heard, ...], float | None]:
+    def _embed(self, path: bytes, part: Part) -> tuple[tuple[Heard, ...], float | None]:
         """Return the hearings of a sound, or a part of it, and its length in seconds where that is known."""
         model = self.model()
         rate = model.identity.sample_rate
@@ -292,48 +275,29 @@ class QueryMaker:
         usual = hop_samples(self._model.hop_s, rate)
         if held is None and part == WHOLE:
             embedding = embed_file(path, model, self._model.hop_s, content_hash=b"")
-            heard = _Heard(embedding.vectors, _starts_s(len(embedding.vectors), embedding.hop_s))
+            heard = Heard(embedding.vectors, window_starts_s(len(embedding.vectors), embedding.hop_s))
             return (heard,), embedding.duration_s
         if held is None:  # read twice, first for its level: no sound is too long
             peak = max(float(np.abs(block).max()) for block in part_blocks(path, rate, part))
             vectors, _ = embed_blocks(part_blocks(path, rate, part), peak, model, usual)
-            starts_s = _starts_s(len(vectors), usual / rate, part.start_s)
+            starts_s = window_starts_s(len(vectors), usual / rate, part.start_s)
             length_s = None if part.end_s is None else part.end_s - part.start_s
-            return (_Heard(_as_stored(path, vectors, model), starts_s),), length_s
+            return (Heard(as_stored(path, vectors, model), starts_s),), length_s
         samples, peak = held
-        return self._hearings(path, samples, peak, part.start_s), len(samples) / rate
+        as_it_is = hear(path, samples, peak, model, self._model.hop_s, part.start_s)
+        return (*as_it_is, *self._repaired(path, part, part.start_s)), len(samples) / rate
 
-    def _hearings(self, path: bytes, samples: Float32Array, peak: float, first_s: float) -> tuple[_Heard, ...]:
-        """Return a short sound as heard from several starting points, from where it really begins, and less its noise.
+    def _repaired(self, path: bytes, part: Part, first_s: float) -> list[Heard]:
+        """Return a short sound as it is heard with its peaks put back; nothing when it is not clipped."""
+        import soxr
 
-        Args:
-            path: where it is from, for messages.
-            samples: the sound at the model's rate.
-            peak: its greatest magnitude.
-            first_s: where it begins in its file.
-        """
-        model = self.model()
-        rate, window = model.identity.sample_rate, model.identity.window_samples
-        usual = hop_samples(self._model.hop_s, rate)
-        hop = dense_hop(len(samples), window, usual)
-        points = range(0, hop, max(1, usual // PHASES))
-        starts = [start for start in points if not start or count_windows(len(samples) - start, window, hop)]
-        onset = onset_sample(samples)
-        cleaned = without_noise(samples)
-        variants = [(samples, peak, starts)]
-        if onset > LEAST_SILENCE_S * rate and onset not in starts:
-            variants.append((samples, peak, [onset]))
-        if cleaned is not None and cleaned.samples.any():
-            # With plain noise in it, a sound is like all that is noisy: then it is heard without only.
-            variants = [] if cleaned.plain else variants
-            variants.append((cleaned.samples, float(np.abs(cleaned.samples).max()), starts))
-        heard = []
-        for sound, top, beginnings in variants:
-            for start in beginnings:
-                vectors, _ = embed_blocks([sound[start:]], top, model, hop)
-                starts_s = _starts_s(len(vectors), hop / rate, first_s + start / rate)
-                heard.append(_Heard(_as_stored(path, vectors, model), starts_s))
-        return tuple(heard)
+        rate, own_rate = self.model().identity.sample_rate, probe(path).sample_rate
+        samples = np.concatenate(list(part_blocks(path, own_rate, part, mono=False)))
+        whole = without_clipping(samples.reshape(len(samples), -1))
+        if whole is None:
+            return []
+        sound = np.asarray(soxr.resample(whole, own_rate, rate, quality="HQ"), np.float32)
+        return hear(path, sound, float(np.abs(whole).max()), self.model(), self._model.hop_s, first_s)
 
     def _short(self, path: bytes, sample_rate: int, part: Part) -> tuple[Float32Array, float] | None:
         """Return (samples, peak) of a sound, or a part, of up to `PHASED_UP_TO_S` seconds, None for a longer one."""
@@ -381,16 +345,3 @@ def _is_there(path: bytes) -> bool:
         return os.path.lexists(path) or exists(path)
     except ServerAwayError:
         return False
-
-
-def _starts_s(windows: int, hop_s: float, first_s: float = 0.0) -> Float64Array:
-    """Return (windows,) the starts of windows, seconds."""
-    return np.asarray(first_s + np.arange(windows) * hop_s, np.float64)
-
-
-def _as_stored(path: bytes, vectors: Float32Array, model: Model) -> Float16Array:
-    """Return vectors as the store keeps them, so that a sound compared with itself scores 1."""
-    if not np.isfinite(vectors).all():
-        raise EmbeddingError(path, f"the model {model.identity.name} made vectors of it that are not numbers")
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(vectors, -limit, limit).astype(np.float16)

@@ -26,6 +26,7 @@ from embedindex.index import IndexView
 from embedindex.matching import Order, Phase, lay
 from embedindex.narrow import NarrowSpace, space_for
 from embedindex.query import Query
+from embedindex.recognise import MOST_FILES, recognised_first
 from embedindex.records import FileRecord
 from embedindex.space import Space
 from embedindex.store import Store
@@ -183,6 +184,8 @@ def search(
         # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
         own = {record.id for record in selves}
         rows.sort(key=lambda row: (-round(row[0], SCORE_DIGITS), row[1].id not in own, row[1].path, row[2]))
+        if way == "inside" and by == "file" and len(queries) == 1 and not unlike and not warp:
+            rows = recognised_first(store, queries[0], like[0], space, view.model.hop_s, rows[: max(k, MOST_FILES)])
         hits = []
         for rank, (score, record, start_s, end_s) in enumerate(rows[:k], 1):
             end_s = min(end_s, max(start_s, record.duration or end_s))

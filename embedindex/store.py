@@ -17,7 +17,7 @@ import numpy as np
 
 from embedindex.arrays import Float16Array, Int64Array
 from embedindex.crawl import SEPARATOR
-from embedindex.database import open_reader, sqlite_errors
+from embedindex.database import database_path, open_reader, sqlite_errors, too_new
 from embedindex.errors import IndexDamagedError, display_path
 from embedindex.models.base import ModelIdentity
 from embedindex.records import FILE_COLUMNS, Counts, FileRecord, IndexModel, Label, request_from_json, vectors_hash
@@ -118,11 +118,17 @@ class Store:
         return () if row is None else tuple(str(row[0]).split())
 
     def model(self) -> IndexModel | None:
-        """Return the model of the index; None before the first scan."""
+        """Return the model of the index, None before the first scan; of a later version: IndexTooNewError."""
         row = self._row("SELECT id, identity, request, hop_s FROM models ORDER BY id LIMIT 1")
         if row is None:
             return None
-        return IndexModel(row[0], ModelIdentity.from_json(row[1]), request_from_json(row[2]), row[3])
+        try:
+            identity = ModelIdentity.from_json(row[1])
+        except TypeError as error:  # an argument that no class here takes
+            raise too_new(
+                database_path(self.folder), "its model is described by more than this program knows"
+            ) from error
+        return IndexModel(row[0], identity, request_from_json(row[2]), row[3])
 
     def space(self) -> bytes | None:
         """Return the learnt transform of the index, as `embedindex.space` wrote it."""

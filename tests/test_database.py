@@ -28,6 +28,8 @@ from embedindex.errors import (
     StoreError,
 )
 from embedindex.lock import take_lock
+from embedindex.models import ModelRequest
+from embedindex.models.base import Block, ModelIdentity
 from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from embedindex.store import Store
 from embedindex.verify import verify
@@ -160,6 +162,23 @@ def test_index_of_a_later_version_is_refused_untouched(index: str) -> None:
             IndexTooNewError, match=r"made by a later version of embedindex .*nothing was changed. Update"
         ):
             opener(index)
+    assert Path(database_path(index)).read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["$.surround", "$.blocks[0].surround"])
+def test_index_whose_model_only_a_later_version_understands_is_refused_untouched(index: str, place: str) -> None:
+    with StoreWriter(index) as writer, writer.transaction():
+        blocks = (Block(4, False, 0.5), Block(4, False, 0.5))
+        writer.use_model(ModelIdentity("duet", 8000, 8000, 8, blocks=blocks), ModelRequest("duet"), 1.0)
+    execute(index, f"UPDATE models SET identity = json_set(identity, '{place}', 'front')")  # noqa: S608
+    before = Path(database_path(index)).read_bytes()
+    with (
+        Store(index) as store,
+        pytest.raises(
+            IndexTooNewError, match=r"embedindex\.db: made by a later version .*nothing was changed. Update embedindex"
+        ),
+    ):
+        store.model()
     assert Path(database_path(index)).read_bytes() == before
 
 

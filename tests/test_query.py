@@ -22,9 +22,10 @@ from embedindex.errors import (
     QueryError,
     UnreadableFileError,
 )
+from embedindex.hearing import PHASES
 from embedindex.index import load_view
 from embedindex.models import Model, ModelRequest, load_model
-from embedindex.query import MAX_WINDOWS, PHASES, Part, QueryMaker
+from embedindex.query import MAX_WINDOWS, Part, QueryMaker
 from embedindex.search import search
 from embedindex.store import Store
 from tests.indexing import TINY, TINY_RATE, age, make_sound, run_scan, write_samples

@@ -224,7 +224,7 @@ def _heard(maker: QueryMaker, asked: Asked) -> Query:
     if asked.text != STDIN:
         return maker.from_path(asked.path, asked.part)
     try:
-        return replace(maker.from_file(asked.path, asked.part), path=STDIN.encode())
+        return replace(maker.from_file(asked.path, asked.part), path=STDIN.encode(), file=os.fsencode(asked.path))
     except AudioError as error:
         raise type(error)("standard input", error.reason) from error
     except QueryError as error:

@@ -1,0 +1,156 @@
+"""Is it the very sound, and where exactly in the file? Told by waveforms, where windows leave it open.
+
+Music repeats itself, and vectors of a second or two hardly differ between two rounds of a pattern; the waveform does,
+as soon as anything else sounds along. So the places of the best results that fit nearly best are listened to. A file
+that holds the sound itself comes first, and its place is exact; where the sound is in none of them (they are only
+alike, or it was played at another speed) all stays what it was.
+
+Conventions: samples are (n,) float32 mono; times are seconds in the file; rows are those of a search, the best first.
+Measured in docs/decisions/queries.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedindex.arrays import Float32Array
+from embedindex.correlation import listening_rate
+from embedindex.errors import AudioError, QueryError
+from embedindex.matching import Phase, places
+from embedindex.narrow import NarrowSpace
+from embedindex.query import Part, Query, part_blocks
+from embedindex.records import FileRecord
+from embedindex.remote_paths import is_remote
+from embedindex.space import Space
+from embedindex.store import Store
+from embedindex.whole import Row
+
+# Results and places that score less than the best by more than this are not listened to, nor more of them than these.
+MARGIN = 0.05
+MOST_FILES = 5
+MOST_PLACES = 8
+# Sounds longer than this lie where most of their windows say: so many do not fit two places by chance.
+LONGEST_S = 30.0
+# Places are right to a fraction of a hop; so much around them is listened to, in hops.
+AROUND_HOPS = 0.5
+# Differentiated waveforms that correlate less than this are not the same sound; from SURELY on no other is looked for.
+LEAST_CORRELATION = 0.5
+SURELY = 0.99
+# Correlations within one part in a hundred are equal: what a tone's are a wave later.
+EQUAL = 0.99
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The very sound: how well its waveform correlates with the file's, 0 to 1, and where it begins there."""
+
+    correlation: float
+    start_s: float
+
+
+def recognised_first(
+    store: Store, query: Query, phases: list[Phase], space: Space | NarrowSpace, usual_hop_s: float, rows: list[Row]
+) -> list[Row]:
+    """Return results with the file that holds the sound itself, where one does, in front and with its exact place.
+
+    Args:
+        store: the index.
+        query: the sound; nothing is changed for one that is long, or cannot be read now.
+        phases: its windows.
+        space: what they are compared in.
+        usual_hop_s: the index's.
+        rows: the best results.
+    """
+    length_s, path = query.length_s, query.file or query.path
+    if not rows or length_s is None or length_s > LONGEST_S or query.sources or is_remote(path):
+        return rows
+    best: tuple[Recognised, int] | None = None
+    heard: dict[int, Float32Array] = {}
+    try:
+        for number, (score, record, *_) in enumerate(rows[:MOST_FILES]):
+            if score < rows[0][0] - MARGIN:
+                break
+            rate = listening_rate(length_s, record.duration or length_s)
+            if rate not in heard:
+                heard[rate] = _samples(path, query.offset_s, length_s, rate)
+            theirs = space.apply(store.vectors_of(record))
+            hop_s = record.hop_s or usual_hop_s
+            found = recognise(heard[rate], rate, phases, record, theirs, hop_s, MOST_PLACES if not number else 2)
+            if found is not None and (best is None or found.correlation > best[0].correlation):
+                best = found, number
+            if best is not None and best[0].correlation >= SURELY:
+                break
+    except (AudioError, QueryError):  # the sound itself is gone
+        return rows
+    if best is None:
+        return rows
+    found, number = best
+    score, record, *_ = rows[number]
+    row = (score, record, found.start_s, found.start_s + length_s)
+    return [row, *rows[:number], *rows[number + 1 :]]
+
+
+def recognise(
+    sound: Float32Array,
+    rate: int,
+    phases: list[Phase],
+    record: FileRecord,
+    theirs: Float32Array,
+    hop_s: float,
+    most: int,
+) -> Recognised | None:
+    """Return where a sound itself is in a file; None where it is not, or the file cannot be heard now.
+
+    Args:
+        sound: (n,) its samples.
+        rate: their rate, Hz.
+        phases: its windows.
+        record: the file.
+        theirs: (m, dimension) its windows in the same space, of which one at least is not silent.
+        hop_s: seconds between them.
+        most: at most so many places are listened to.
+    """
+    if is_remote(record.path) or not all(len(phase.starts_s) for phase in phases):
+        return None
+    around_s = AROUND_HOPS * hop_s
+    found = places(phases, theirs, hop_s, around_s, most)
+    best: Recognised | None = None
+    for place in found:
+        first_s = place.start_s - around_s
+        if place.score < found[0].score - MARGIN:
+            break
+        try:
+            there = _samples(record.path, max(0.0, first_s), len(sound) / rate + 2 * around_s, rate)
+        except (AudioError, QueryError):  # gone, or it ends before what the windows say
+            return best
+        before = np.zeros(max(0, round(-first_s * rate)), np.float32)
+        correlation, lag = fit(sound, np.concatenate((before, there)), round(around_s * rate))
+        if correlation >= (best.correlation if best else LEAST_CORRELATION):
+            best = Recognised(correlation, max(0.0, first_s + lag / rate))
+    return best
+
+
+def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float, int]:
+    """Return how well a sound correlates with a longer one where it does best, 0 to 1; and where, in samples.
+
+    Both are differentiated, so that a bass does not decide alone. The sign does not matter; what hangs over the longer
+    one's end counts as silence. Of places that fit equally well, as a tone has many, it is the one next to `expected`.
+    """
+    own, other = (np.diff(samples.astype(np.float64), prepend=0.0) for samples in (sound, around))
+    other = np.pad(other, (0, max(0, len(own) - len(other))))
+    size = 1 << (len(own) + len(other)).bit_length()
+    products = np.fft.irfft(np.conj(np.fft.rfft(own, size)) * np.fft.rfft(other, size), size)
+    sums = np.concatenate(([0.0], np.cumsum(np.square(other))))
+    energy = (sums[len(own) :] - sums[: len(sums) - len(own)]) * np.square(own).sum()
+    # Where there is next to nothing, next to nothing agrees by chance.
+    least = max(float(np.finfo(np.float32).tiny), 1e-3 * float(energy.max()))
+    likeness = np.abs(products[: len(energy)]) / np.sqrt(np.maximum(energy, least))
+    equal = np.flatnonzero(likeness >= EQUAL * likeness.max())
+    lag = int(equal[np.abs(equal - expected).argmin()])
+    return min(1.0, float(likeness[lag])), lag
+
+
+def _samples(path: bytes, start_s: float, length_s: float, rate: int) -> Float32Array:
+    return np.concatenate(list(part_blocks(path, rate, Part(start_s, start_s + length_s))))
