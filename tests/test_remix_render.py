@@ -377,6 +377,20 @@ def test_an_offset_is_removed(tmp_path: Path) -> None:
     assert abs(samples_of(path).mean()) < 1e-3
 
 
+def test_a_limiter_that_works_hard_leaves_no_offset(tmp_path: Path) -> None:
+    """Its sound has narrow peaks on one side and a mean of nothing; taking the peaks off moves the mean."""
+    phase = 2 * np.pi * 80 * np.arange(4 * RATE) / RATE
+    samples = np.exp(6 * np.sin(phase)) / np.exp(6)
+    samples = (samples - samples.mean())[:, None].astype(np.float32) * (1 + 0.5 * np.sin(phase / 40))[:, None]
+    output = Output(RATE, 1, len(samples), -9.0)
+    written = write_master(str(tmp_path / "a.wav"), iter([samples.astype(np.float32)]), output, "float")
+    made = samples_of(tmp_path / "a.wav")
+    assert written.limited_db > 3
+    assert abs(float(made.mean(dtype=np.float64))) < 1e-3
+    assert made.mean(dtype=np.float64) == pytest.approx(written.mean[0], abs=1e-6)
+    assert true_peak_db(made) <= -1
+
+
 def test_blocks_of_any_size_give_the_same_file(tmp_path: Path) -> None:
     samples = np.repeat(texture(6, 8, 44100)[:, None] * 3, 2, axis=1)
     output = Output(44100, 2, len(samples), -12.0)

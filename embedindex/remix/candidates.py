@@ -64,6 +64,12 @@ class Pool:
     copies: tuple[FileRecord, ...] = ()
 
 
+def none_readable(notes: list[str]) -> QueryError:
+    """Return the error for a library of which nothing can be read; `notes` say of each file why."""
+    why = f" ({notes[-1].rsplit('; ', 1)[0]})" if notes else ""
+    return QueryError(f"none of the sounds that would fit can be read any more{why}; run `embedindex scan` again")
+
+
 class Finder:
     """Finds candidates for the units of one seed.
 
@@ -123,7 +129,7 @@ class Finder:
         for file_id, reason in sorted(self._comparer.unusable.items()):
             self._notes.append(f"{display_path(self._files[file_id].path)}: left out: {reason}")
         if not any(map(len, found)) and not silent.all():
-            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
+            raise none_readable(self._notes)
         left_out = tuple(self._files[file_id] for file_id in copies)
         notes = tuple(self._notes)
         return Pool(seed.measured, seed.lengths, silent, found, self._files, scales, notes, left_out)

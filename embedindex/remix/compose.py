@@ -21,7 +21,7 @@ from embedindex.remix.align import MARGIN_S, fade_frames
 from embedindex.remix.at_hand import AtHand
 from embedindex.remix.bending import engine, engine_note
 from embedindex.remix.breakpoints import Breakpoints
-from embedindex.remix.candidates import Finder, Pool
+from embedindex.remix.candidates import Finder, Pool, none_readable
 from embedindex.remix.coarse import CoarseStore
 from embedindex.remix.frames import FRAMES_PER_S
 from embedindex.remix.loudness import SILENT_LUFS, LoudnessMeter, unit_lufs
@@ -235,7 +235,7 @@ class Composer:
             carried, tail = (source, end) if exact.there >= frames and bend.plain else None, exact.tail
         notes += _bend_remarks(short, off_pitch)
         if (path.places >= 0).any() and all(event.source is None for event in events):
-            raise QueryError("none of the sounds that would fit can be read any more; run `embedindex scan` again")
+            raise none_readable(notes)
         return events
 
     def _morphed(self, event: Event, sound: Float32Array, margin: int, at_hand: AtHand) -> Event:
@@ -314,21 +314,27 @@ def _silence(start: int, frames: int, layer: int, unit: int, before: list[Event]
     return Event(start=start, frames=frames, fade=fade, lead=min(tail, fade // 2), layer=layer, unit=unit)
 
 
+def _units(count: int, one: str, many: str) -> str:
+    """Return so many units, and what they do."""
+    return f"1 unit {one}" if count == 1 else f"{count} units {many}"
+
+
 def _remarks(path: Path, pool: Pool, options: RemixOptions) -> list[str]:
     remarks = []
     if path.repeats:
+        they = _units(path.repeats, "repeats", "repeat")
         remarks.append(
-            f"{path.repeats} units repeat a sound within {options.no_repeat} units: there is too little that fits; "
-            "scan more, or lower --no-repeat"
+            f"{they} a sound within {options.no_repeat} units: there is too little that fits; scan more, or lower "
+            "--no-repeat"
         )
     if path.over_quota:
+        they = _units(path.over_quota, "exceeds", "exceed")
         remarks.append(
-            f"{path.over_quota} units exceed the share of a file or folder: there is too little that fits; scan more, "
-            "or raise --max-per-file"
+            f"{they} the share of a file or folder: there is too little that fits; scan more, or raise --max-per-file"
         )
     lonely = sum(1 for found, quiet in zip(pool.candidates, pool.silent, strict=True) if not quiet and not len(found))
     if lonely:
-        remarks.append(f"{lonely} units stay silent: nothing was found for them")
+        remarks.append(f"{_units(lonely, 'stays', 'stay')} silent: nothing was found")
     return remarks
 
 

@@ -28,6 +28,7 @@ from embedindex.remix.recipe import Output
 BLOCK_FRAMES = 1 << 16
 SMOOTH_S = 0.02  # a limiter's gain takes so long to come down and to go up
 OFFSET = 1e-3  # -60 dBFS
+OFFSET_LEFT = 0.9 * OFFSET  # and no more may be left in the finished file
 MARGIN_DB = 0.02
 PASSES = 7
 SHORT_LU = 0.25  # so much loudness may be missing after the limiter; else it is made up for …
@@ -45,7 +46,8 @@ class Written:
         true_peak_db: dBTP, 4 times oversampled.
         gain_db: what the whole was raised by.
         limited_db: the most that the limiter took off, 0 when it had nothing to do.
-        offset: what was subtracted from each channel first, because it was no sound.
+        offset: what was subtracted from each channel first, because it was no sound, or because the limiter made it.
+        mean: what is left of it in each channel.
     """
 
     lufs: float
@@ -53,6 +55,7 @@ class Written:
     gain_db: float
     limited_db: float
     offset: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
 
 
 def check_target(path: str, bits: str) -> None:
@@ -106,7 +109,10 @@ def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits
 
 
 def _fitted(partial: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float) -> Written:
-    """Write, and write again where the limiter took too much loudness away or let a peak through."""
+    """Write, and write again where the limiter took too much loudness away, let a peak through or made an offset.
+
+    It makes one of sounds whose peaks are higher on one side.
+    """
     ceiling_db = output.true_peak_db - MARGIN_DB
     most_db = gain_db + MAKE_UP_DB
     written = _write(partial, raw, output, bits, offset, gain_db, ceiling_db)
@@ -114,8 +120,11 @@ def _fitted(partial: str, raw: IO[bytes], output: Output, bits: str, offset: Flo
         excess_db = written.true_peak_db - output.true_peak_db
         short_lu = output.lufs - written.lufs if output.lufs is not None and written.limited_db > 0 else 0.0
         louder = short_lu > SHORT_LU and gain_db < most_db and attempt < PASSES - 2
-        if excess_db <= 0 and not louder:
+        leans = max(map(abs, written.mean)) > OFFSET_LEFT and attempt < PASSES - 2
+        if excess_db <= 0 and not louder and not leans:
             break
+        if leans:
+            offset = offset + np.array(written.mean) / 10.0 ** (gain_db / 20.0)
         if excess_db > 0:
             ceiling_db -= excess_db + MARGIN_DB
         if louder:
@@ -160,6 +169,7 @@ def _write(
     meter = LoudnessMeter(output.sample_rate, output.channels)
     limited, peak, position = 1.0, 0.0, 0
     edge = np.zeros((0, output.channels), np.float32)
+    total: Float64Array = np.zeros(output.channels)
     with open(partial, "w+b") as file:
         with soundfile.SoundFile(
             file,
@@ -173,6 +183,7 @@ def _write(
                 kept = _quantised(block) if bits == "24" else block
                 meter.add(kept)
                 position += len(kept)
+                total += kept.sum(axis=0, dtype=np.float64)
                 # Peaks between samples need both neighbours: those at the end of a block are left to the next one.
                 together = np.concatenate((edge, kept))
                 last = len(together) - (0 if position == output.frames else OVERSAMPLING_TAPS)
@@ -183,7 +194,14 @@ def _write(
                 sound.write(kept)
         _forget_time(file)
         file.flush()
-    return Written(meter.integrated(), to_dbtp(peak), gain_db, -20.0 * float(np.log10(limited)), tuple(offset.tolist()))
+    return Written(
+        meter.integrated(),
+        to_dbtp(peak),
+        gain_db,
+        -20.0 * float(np.log10(limited)),
+        tuple(offset.tolist()),
+        tuple((total / max(1, position)).tolist()),
+    )
 
 
 def _quantised(block: Float32Array) -> Float32Array:
