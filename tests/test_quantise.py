@@ -62,7 +62,11 @@ def test_a_network_whose_int8_does_not_agree_stays_in_float32() -> None:
 def test_selection_reports_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "MIN_SPEED_UP", 0.0)
     said: list[str] = []
-    chosen = select(small_net(), levels(9, 1), levels(40, 2), report=said.append)
+    shares: list[float] = []
+    chosen = select(small_net(), levels(9, 1), levels(40, 2), report=said.append, advance=shares.append)
+    assert shares == sorted(set(shares))
+    assert len(shares) > 10
+    assert 0 < shares[0] < shares[-1] <= 1
     assert chosen.fp32_windows_per_s > 0
     assert chosen.trials[-1].agreement.passes or len(chosen.trials) == 5
     assert f"{chosen.best.agreement.overlap:.3f}" in chosen.message
@@ -155,8 +159,11 @@ def test_precision_is_chosen_once_and_kept(small_selection: Path) -> None:
     path = write_official_file(small_selection / "w.h5")
     weights = find_openl3("mel128", "music", weights=path)
     said: list[str] = []
-    prepared = prepare(weights, Openl3Options("mel128"), progress=said.append)
+    shares: list[float] = []
+    prepared = prepare(weights, Openl3Options("mel128"), progress=said.append, advance=shares.append)
     assert said
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
     assert prepared.precision in ("fp32", "int8")
     said.clear()
     assert prepare(weights, Openl3Options("mel128"), progress=said.append) == prepared

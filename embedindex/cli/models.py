@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -12,6 +13,9 @@ from embedindex.cli.console import print_json, print_line, print_table, progress
 from embedindex.cli.options import JsonOption, QuietOption
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
     from embedindex.models.catalogue import Entry
     from embedindex.models.download import Progress
 
@@ -166,8 +170,18 @@ def _describe(entry: Entry) -> dict[str, Any]:
 def _prepare(entries: list[Entry], *, quiet: bool) -> None:
     from embedindex.models.catalogue import prepare
 
+    told = None if quiet else lambda text: say(f"embedindex: {text}")
     for entry in entries:
-        prepare(entry, None if quiet else lambda text: say(f"embedindex: {text}"))
+        with progress_bar(quiet=quiet) as bar:
+            if bar is None:
+                prepare(entry, told)
+                continue
+            task = bar.add_task(f"Preparing {entry.name}", total=1.0, note="")
+            prepare(entry, told, partial(_move, bar, task))
+
+
+def _move(bar: Bar, task: TaskID, share: float) -> None:
+    bar.update(task, completed=share)
 
 
 @contextmanager

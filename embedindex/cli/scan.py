@@ -269,7 +269,8 @@ def chosen_model(display: Display, *, quiet: bool, fetch: bool = True) -> ModelR
         say(reason)
     if not fetch and request.name == "spectral" and not quiet:
         say("a scan tries to fetch a better one first; do it now with: embedindex models fetch")
-    prepare(find_entry(request.name), None if quiet else lambda text: say(f"embedindex: {text}"))
+    told = None if quiet else lambda text: say(f"embedindex: {text}")
+    prepare(find_entry(request.name), told, display.preparing)
     return request
 
 

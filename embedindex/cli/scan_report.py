@@ -35,6 +35,9 @@ class Display(Protocol):
     def fetching(self, done: int, total: int | None) -> None:
         """Show how many bytes of a model's weights are here, of how many if that is known."""
 
+    def preparing(self, share: float) -> None:
+        """Show which share of choosing the model's precision is done."""
+
     def finish(self, summary: ScanSummary) -> None:
         """Show that the scan ended."""
 
@@ -46,6 +49,9 @@ class Nothing:
         """Show nothing."""
 
     def fetching(self, done: int, total: int | None) -> None:
+        """Show nothing."""
+
+    def preparing(self, share: float) -> None:
         """Show nothing."""
 
     def finish(self, summary: ScanSummary) -> None:
@@ -71,6 +77,10 @@ class Bar(Nothing):
         """Move the bar of the download."""
         self._bar.update(self._task("Fetching weights"), completed=done, total=total, note=f"{done / 1e6:.1f} MB")
 
+    def preparing(self, share: float) -> None:
+        """Move the bar of the choice of precision."""
+        self._bar.update(self._task("Choosing the precision"), completed=share, total=1.0, note="")
+
     def _task(self, title: str) -> Any:
         if title not in self._tasks:
             for task in self._tasks.values():
@@ -92,6 +102,10 @@ class Lines(Nothing):
     def fetching(self, done: int, total: int | None) -> None:
         """Print how far the download is."""
         self._lines.say(f"Fetching weights: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else ""))
+
+    def preparing(self, share: float) -> None:
+        """Print how far the choice of precision is."""
+        self._lines.say(f"Choosing the precision: {share:.0%}")
 
 
 class JsonLines:
@@ -128,6 +142,11 @@ class JsonLines:
         """Print how far the download is."""
         if self._due("fetch"):
             self._print(bytes=done, bytes_total=total)
+
+    def preparing(self, share: float) -> None:
+        """Print how far the choice of precision is."""
+        if self._due("prepare"):
+            self._print(share=round(share, 3))
 
     def finish(self, summary: ScanSummary) -> None:
         """Print that the scan ended."""

@@ -28,7 +28,7 @@ from embedindex.models.converted import Converted, read_converted, store_convert
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build
 from embedindex.models.engines import CPU_BATCH, OnnxNetwork
-from embedindex.models.quantise import Report
+from embedindex.models.quantise import Advance, Report
 from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
 DIMENSION = 512
@@ -94,14 +94,18 @@ def load(request: ModelRequest) -> AisfxModel:
     return AisfxModel(_identity(weights, integer), network)
 
 
-def prepare(weights: WeightsFile, *, threads: int = 1, progress: Report | None = None) -> str:
+def prepare(
+    weights: WeightsFile, *, threads: int = 1, progress: Report | None = None, advance: Advance = lambda _: None
+) -> str:
     """Convert `weights` and choose their precision, unless that was done before; return the decision in a sentence.
+
+    `progress` is told in words what is being done, `advance` which share of it is done, from 0 to 1.
 
     Raises:
         WeightsError: the weights cannot be used.
     """
     float_model(weights)
-    return str(make_selection(_subject(weights), threads, progress or _log.info).facts["message"])
+    return str(make_selection(_subject(weights), threads, progress or _log.info, advance).facts["message"])
 
 
 def _integer_model(weights: WeightsFile, precision: str, threads: int) -> Converted | None:

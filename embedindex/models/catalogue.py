@@ -140,12 +140,15 @@ def import_any(path: str, *, trust: bool = False) -> Entry:
     return _with_weights(_openl3_entry((kind[0], kind[1])), placed)
 
 
-def prepare(entry: Entry, say: Callable[[str], None] | None = None) -> None:
+def prepare(
+    entry: Entry, say: Callable[[str], None] | None = None, advance: Callable[[float], None] = lambda _: None
+) -> None:
     """Convert a model's weights and choose its precision now, so that the first use need not wait for it.
 
     Args:
         entry: a model whose weights are here.
         say: told in words what is being done, and the decision.
+        advance: told which share of it is done, from 0 to 1.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -155,12 +158,12 @@ def prepare(entry: Entry, say: Callable[[str], None] | None = None) -> None:
     if entry.name == "aisfx":
         from embedindex.models import aisfx
 
-        decision = aisfx.prepare(entry.weights, progress=say)
+        decision = aisfx.prepare(entry.weights, progress=say, advance=advance)
     else:
         from embedindex.models import openl3
 
         options = openl3.parse_options(parse_request(entry.request).options)
-        decision = openl3.prepare(entry.weights, options, progress=say).message
+        decision = openl3.prepare(entry.weights, options, progress=say, advance=advance).message
     if say is not None:
         say(decision)
 

@@ -29,7 +29,7 @@ from embedindex.models.openl3_frontend import (
     spectrograms,
 )
 from embedindex.models.openl3_onnx import float_model, model_key, read_network
-from embedindex.models.quantise import Report
+from embedindex.models.quantise import Advance, Report
 from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
 CONTENT_TYPES = ("music", "env")
@@ -153,7 +153,12 @@ class Prepared:
 
 
 def prepare(
-    weights: WeightsFile, options: Openl3Options | None = None, *, threads: int = 1, progress: Report | None = None
+    weights: WeightsFile,
+    options: Openl3Options | None = None,
+    *,
+    threads: int = 1,
+    progress: Report | None = None,
+    advance: Advance = lambda _: None,
 ) -> Prepared:
     """Convert `weights` and choose their precision, unless that was done before; run when a model is installed.
 
@@ -162,13 +167,14 @@ def prepare(
         options: which model they are for; of the sizes and contents, none matters here.
         threads: threads to use.
         progress: told in words what is being done.
+        advance: told which share of it is done, from 0 to 1.
 
     Raises:
         WeightsError: the weights cannot be used.
     """
     options = options or Openl3Options()
     float_model(weights, options.input_repr)
-    facts = make_selection(_subject(weights, options), threads, progress or _log.info).facts
+    facts = make_selection(_subject(weights, options), threads, progress or _log.info, advance).facts
     return Prepared(str(facts["chosen"]), str(facts["message"]))
 
 

@@ -37,6 +37,10 @@ VARIANTS = ((1, False), (1, True), (2, True), (3, True), (4, True), (5, True))
 
 Reduce = Callable[[Float32Array], Float32Array]
 Report = Callable[[str], None]
+# Told which share of the work is done, from 0 to 1.
+Advance = Callable[[float], None]
+# Shares of the time that is done after: measuring float32, observing the network, rounding it; the rest is for trials.
+DONE_AFTER = (0.1, 0.35, 0.65)
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def select(
     batch: int = CPU_BATCH,
     tiled: bool = False,
     report: Report = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> Selection:
     """Prepare 8-bit variants of `net`, judge them, and choose.
 
@@ -146,11 +151,18 @@ def select(
         batch: …and at this number of windows in a call.
         tiled: the network in float32 is computed by tiles.
         report: told in words what is being done.
+        advance: told which share of it is done, as far as one can tell before; it may end early.
     """
+    measured, observed, ready = DONE_AFTER
+
+    def run(content: bytes, begin: float, end: float) -> tuple[Float32Array, float]:
+        return _run(content, judged, reduce, threads, batch, part(advance, begin, end))
+
     report("measuring the network in float32")
-    reference, fp32_rate = _run(build(net, tiled=tiled), judged, reduce, threads, batch)
+    reference, fp32_rate = run(build(net, tiled=tiled), 0.0, measured)
     report("rounding the network to 8-bit integers")
-    rounded = round_network(net, observe(net, calibration, threads))
+    seen = observe(net, calibration, threads, part(advance, measured, observed))
+    rounded = round_network(net, seen, part(advance, observed, ready))
     trials: list[tuple[Trial, bytes]] = []
     for float_layers, split in VARIANTS:
         if float_layers >= len(net.layers):
@@ -158,12 +170,18 @@ def select(
         variant = _name(float_layers, split)
         report(f"trying int8: {variant}")
         content = build_integer(rounded.with_floats(float_layers, split=split))
-        vectors, rate = _run(content, judged, reduce, threads, batch)
+        begin = ready + (1 - ready) * len(trials) / len(VARIANTS)
+        vectors, rate = run(content, begin, begin + (1 - ready) / len(VARIANTS))
         trial = Trial(variant, measure_agreement(reference, vectors), rate)
         trials.append((trial, content))
         if trial.agreement.passes or rate < MIN_SPEED_UP * fp32_rate:
             break
     return _choose(trials, fp32_rate)
+
+
+def part(advance: Advance, begin: float, end: float) -> Advance:
+    """Return what tells `advance` of a part of the work, which goes from `begin` to `end` of the whole."""
+    return lambda share: advance(begin + (end - begin) * share)
 
 
 def _merit(trial: Trial) -> tuple[float, float]:
@@ -183,7 +201,9 @@ def _name(float_layers: int, split: bool) -> str:
     return f"{front} in float32{', then split' if split else ''}"
 
 
-def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int, batch: int) -> tuple[Float32Array, float]:
+def _run(
+    content: bytes, judged: Float32Array, reduce: Reduce, threads: int, batch: int, advance: Advance
+) -> tuple[Float32Array, float]:
     """Return (vectors, windows a second in the fastest batch) of an ONNX model."""
     network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads, batch=batch)
     network.cells(judged[:batch])
@@ -194,6 +214,7 @@ def _run(content: bytes, judged: Float32Array, reduce: Reduce, threads: int, bat
         began = time.perf_counter()
         parts.append(reduce(network.cells(windows)))
         fastest = max(fastest, len(windows) / (time.perf_counter() - began))
+        advance((start + len(windows)) / len(judged))
     return np.concatenate(parts), fastest
 
 

@@ -14,6 +14,7 @@ needs no inverse). What is left of its mean goes into the bias (Nagel et al. 201
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,8 +68,13 @@ class Observed:
     inputs: tuple[Inputs, ...]
 
 
-def observe(net: ConvNet, calibration: Float32Array, threads: int = 1) -> Observed:
-    """Return what is seen in `net` on spectrograms (n, rows, columns); memory does not grow with n."""
+def observe(
+    net: ConvNet, calibration: Float32Array, threads: int = 1, advance: Callable[[float], None] = lambda _: None
+) -> Observed:
+    """Return what is seen in `net` on spectrograms (n, rows, columns); memory does not grow with n.
+
+    `advance` is told which share of it is done, from 0 to 1.
+    """
     content = build(net, flows=True)
     network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads)
     random = np.random.default_rng(0)
@@ -79,6 +85,7 @@ def observe(net: ConvNet, calibration: Float32Array, threads: int = 1) -> Observ
         ranges.append([(flow.min(axis=(0, 2, 3)), flow.max(axis=(0, 2, 3))) for flow in flows])
         for layer, flow, sum_ in zip(net.layers[1:], flows, sums, strict=False):
             sum_.add(np.concatenate([_under_kernel(window, layer.kernel.shape[2:], random) for window in flow]))
+        advance(min(1.0, (start + CALIBRATION_BATCH) / len(calibration)))
     lowest, highest = zip(*(_extent(list(layer)) for layer in zip(*ranges, strict=True)), strict=True)
     floor = np.full((1, net.rows, net.columns), calibration.min(), np.float32)
     middles = [flow[0, :, flow.shape[2] // 2, flow.shape[3] // 2] for flow in network.outputs(floor, flow_names(net))]
@@ -146,8 +153,12 @@ class Rounded:
         return IntegerNet(self.net, floats, self.integers[count - 1 :], split, steps, lows)
 
 
-def round_network(net: ConvNet, observed: Observed) -> Rounded:
-    """Return `net` with its layers rounded to integers; all but the last must have a ReLU."""
+def round_network(net: ConvNet, observed: Observed, advance: Callable[[float], None] = lambda _: None) -> Rounded:
+    """Return `net` with its layers rounded to integers; all but the last must have a ReLU.
+
+    `advance` is told which share of the weights is rounded, from 0 to 1.
+    """
+    sizes = np.cumsum([layer.kernel.size for layer in net.layers[1:]])
     steps = [_steps(*layer) for layer in zip(observed.highest, observed.resting, strict=True)]
     lows = np.zeros(len(steps[-1]))
     if not net.layers[-1].relu:
@@ -161,6 +172,7 @@ def round_network(net: ConvNet, observed: Observed) -> Rounded:
         )
         counted = _in_steps(shifted, steps[number - 1], steps[number])
         integers.append(_round_layer(counted, observed.inputs[number - 1], steps[number - 1]))
+        advance(float(sizes[number - 1] / sizes[-1]))
     return Rounded(net, tuple(steps), lows, tuple(integers))
 
 

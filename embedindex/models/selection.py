@@ -19,13 +19,15 @@ from embedindex.models.cache import folder_lock
 from embedindex.models.calibration import KINDS, synthesise_windows
 from embedindex.models.converted import Converted, read_converted, store_converted
 from embedindex.models.convnet import ConvNet
-from embedindex.models.quantise import METHOD_VERSION, Reduce, Report, select
+from embedindex.models.quantise import METHOD_VERSION, Advance, Reduce, Report, part, select
 
 # Windows of each kind of sound: to prepare on, and others to judge on.
 CALIBRATION_ROUNDS = 9
 JUDGED_ROUNDS = 14
 CALIBRATION_SEED = 1
 JUDGED_SEED = 2
+# Share of the time that making the sounds takes.
+SOUNDS_SHARE = 0.07
 # Processor features with which 8-bit products are summed exactly and fast.
 INTEGER_FEATURES = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
@@ -77,17 +79,18 @@ def stored_selection(key: str) -> Converted | None:
     return read_converted(selection_key(key))
 
 
-def make_selection(subject: Subject, threads: int, report: Report) -> Converted:
-    """Return the selection for `subject`, made now unless it is stored; takes about a minute.
+def make_selection(subject: Subject, threads: int, report: Report, advance: Advance = lambda _: None) -> Converted:
+    """Return the selection for `subject`, made now unless it is stored; takes a minute or two.
 
+    `report` is told in words what is being done, `advance` which share of it is done, from 0 to 1.
     The 8-bit model is in it whatever was decided; ``facts["chosen"]`` is the decision, ``facts["message"]`` says it.
     """
     try:
         with folder_lock(os.path.join("converted", selection_key(subject.key))):
-            return stored_selection(subject.key) or _select(subject, threads, report)
+            return stored_selection(subject.key) or _select(subject, threads, report, advance)
     except WeightsMissingError as problem:  # the folder cannot be written, so no other process will find it either
         report(f"the choice of precision cannot be kept: {problem}")
-        return _select(subject, threads, report)
+        return _select(subject, threads, report, advance)
 
 
 def precision_parameters(integer: Converted | None) -> dict[str, ParameterValue]:
@@ -102,19 +105,21 @@ def precision_parameters(integer: Converted | None) -> dict[str, ParameterValue]
     }
 
 
-def _select(subject: Subject, threads: int, report: Report) -> Converted:
+def _select(subject: Subject, threads: int, report: Report, advance: Advance) -> Converted:
     report("making sounds to measure the precision with")
     rate, length = subject.sample_rate, subject.window_samples
     calibration = synthesise_windows(CALIBRATION_ROUNDS * len(KINDS), length, rate, CALIBRATION_SEED)
     judged = synthesise_windows(JUDGED_ROUNDS * len(KINDS), length, rate, JUDGED_SEED)
+    spectrograms = [subject.spectrograms(windows) for windows in (calibration, judged)]
+    advance(SOUNDS_SHARE)
     selection = select(
         subject.net(),
-        subject.spectrograms(calibration),
-        subject.spectrograms(judged),
+        *spectrograms,
         reduce=subject.reduce,
         threads=threads,
         batch=subject.batch,
         tiled=subject.tiled,
         report=report,
+        advance=part(advance, SOUNDS_SHARE, 1.0),
     )
     return store_converted(selection_key(subject.key), selection.content, selection.facts())
