@@ -18,11 +18,13 @@ import embedindex
 from embedindex.errors import EmbedindexError
 from embedindex.models.cache import models_folder
 from embedindex.worker import WorkerSetup
-from embedindex.workers import Event, Hashed, WorkerPool
+from embedindex.workers import Event, Finished, WorkerPool
 
 MAX_PARCEL_BYTES = 2**30
-# A finished file is told of together with what follows: a turn costs as much time as a second of sound.
+# What happened is told together with what follows within this time: a turn takes four milliseconds of processor time.
+# But not while a worker has less than so many files that it knows to be wanted: it may wait for an answer.
 LINGER_S = 0.2
+ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Node:
         self._pool = WorkerPool(setup, workers, fingerprint, stall_s=stall_s)
         self._workers = workers
         self._waiting: deque[Submit] = deque()
+        self._wanted: set[int] = set()  # tasks that are to be embedded, and are not over yet
 
     def compare_models(self, names: Sequence[str]) -> Turn:
         """Return, as the first turn, which of these files the models folder here has not."""
@@ -96,28 +99,25 @@ class Node:
                 self._waiting.append(command)
             else:
                 self._pool.answer(command.task, embed=command.embed)
+                if command.embed:
+                    self._wanted.add(command.task)
         events: list[Event] = []
         try:
             self._fill()
-            wait_s, ends = (timeout_s if self._pool.busy else 0.0), 0.0
-            while True:
-                for event in self._pool.events(wait_s):
+            ends = time.monotonic() + timeout_s
+            while self._pool.busy and (left_s := ends - time.monotonic()) > 0:
+                for event in self._pool.events(left_s):
+                    if not events:
+                        ends = min(ends, time.monotonic() + LINGER_S)
                     events.append(event)
+                    if isinstance(event, Finished):
+                        self._wanted.discard(event.task)
                     self._fill()
-                if not events or self._is_waited_for(events):
-                    break
-                ends = ends or time.monotonic() + LINGER_S
-                wait_s = ends - time.monotonic()
-                if wait_s <= 0:
+                if events and len(self._wanted) < ENOUGH * self._workers:
                     break
         except EmbedindexError as error:
             return Turn(tuple(events), self._pool.crashes, embedindex.__version__, error)
         return Turn(tuple(events), self._pool.crashes, embedindex.__version__)
-
-    def _is_waited_for(self, events: list[Event]) -> bool:
-        """Return whether a worker waits for what the coordinator says to events, or soon will."""
-        in_hand = self._pool.busy + len(self._waiting)
-        return any(isinstance(event, Hashed) for event in events) or in_hand <= self._workers
 
     def _fill(self) -> None:
         while self._waiting and self._pool.has_room:

@@ -25,15 +25,14 @@ from embedindex.file_stat import RECHECK, FileStat, file_stat
 from embedindex.path_map import PathMap
 from embedindex.ray_node import Answer, Node, Submit, Turn, list_models, pack_models
 from embedindex.worker import Failed, WorkerSetup
-from embedindex.workers import AHEAD_BYTES, STALL_S, Event, Finished, Hashed
+from embedindex.workers import AHEAD_BYTES, AHEAD_FILES, STALL_S, Event, Finished, Hashed
 
-TURN_S = 0.25
+TURN_S = 1.0
 LOOK_FOR_NODES_S = 5.0
 NO_NODES_S = 120.0
-# A machine gets its next files before it asks for them, so many for each worker: a turn takes a millisecond or two, as
-# long as a short sound.
+# A machine gets its next files before it asks for them, so many for each worker, and more while they are small
+# together: a turn takes a millisecond or two, as long as a short sound.
 AHEAD = 2
-AHEAD_SMALL = 8
 # A file that was in hand when so many machines were lost is taken to be the reason.
 TRIES = 3
 NODE_FAILURES = 3
@@ -76,7 +75,7 @@ class _Machine:
 
     def room(self) -> int:
         """Return how many more tasks it is to have now: more while they are small together."""
-        most = AHEAD_SMALL if self.size < AHEAD_BYTES * self.workers else AHEAD
+        most = AHEAD_FILES if self.size < AHEAD_BYTES * self.workers else AHEAD
         return most * self.workers - len(self.tasks)
 
     def add(self, number: int, task: _Task) -> None:
