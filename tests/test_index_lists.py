@@ -128,6 +128,30 @@ def test_lists_find_what_was_asked_for(filled: StoreWriter) -> None:
         assert recall(filled, view, k) >= 0.9
 
 
+def test_a_rough_search_ranks_only_as_many_windows_as_it_returns(filled: StoreWriter) -> None:
+    """Their scores are exact all the same, and they pass the filter; they are near, if not the very nearest."""
+    asked, allowed = queries(), np.random.default_rng(3).random(FILES * WINDOWS) < 0.7
+    view, ranked = view_of(filled), []
+    assert view.lists is not None
+    fetch = view.lists.stored.fetch
+
+    def counted(numbers: Any) -> Any:
+        ranked.append(len(numbers))
+        return fetch(numbers)
+
+    counting = replace(view.lists, stored=replace(view.lists.stored, fetch=counted))
+    view = replace(view, lists=counting)
+    ids, cosines = brute_force(filled, asked, allowed)
+    for query, exact in zip(asked, cosines, strict=True):
+        ranked.clear()
+        scores, windows = view.search(query[None], 20, allowed, roughly=True)
+        assert max(ranked) <= 20
+        assert allowed[windows[0]].all()
+        np.testing.assert_allclose(scores[0], exact[np.searchsorted(ids, windows[0])], atol=1e-5)
+        assert (np.diff(scores[0]) <= 0).all()
+        assert scores[0].mean() > np.quantile(exact, 0.95)
+
+
 def test_results_may_be_as_many_as_there_are_windows(filled: StoreWriter) -> None:
     assert recall(filled, view_of(filled), 3000) == 1.0
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,5 +88,8 @@ def test_a_full_folder_of_temporary_files_is_named() -> None:
     )
     if sys.platform == "win32":
         pytest.skip("no such limit on Windows")
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    root = Path(__file__).parents[1]
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300, check=True
+    )
     assert "TMPDIR" in ran.stdout
