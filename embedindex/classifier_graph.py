@@ -102,7 +102,7 @@ class NeighboursClassifier:
 
 @dataclass(frozen=True, eq=False)
 class ConvClassifier:
-    """Three convolutions (3 × 3, ReLU), pooled after the first two, the mean over all cells, then dense layers.
+    """Three convolutions (3 × 3, ReLU), pooled after the first two, all cells in a row, then dense layers.
 
     Attributes:
         mean: of the input in training; subtracted.
@@ -110,7 +110,7 @@ class ConvClassifier:
         kernels: three of (outputs, inputs, 3, 3), batch normalisation folded in.
         biases: three of (outputs,).
         pool: side of the max pooling.
-        head: dense layers.
+        head: dense layers; the first takes cells by frame, then band, then filter.
     """
 
     mean: float
@@ -213,7 +213,7 @@ def conv_graph(classifier: ConvClassifier, bands: int, classes: int, metadata: d
         if number < 2:
             side = [classifier.pool, classifier.pool]
             flow = graph.add("MaxPool", flow, kernel_shape=side, strides=side)
-    flow = graph.add("ReduceMean", flow, axes=[2, 3], keepdims=0)
+    flow = graph.add("Flatten", graph.add("Transpose", flow, perm=[0, 2, 3, 1]), axis=1)
     _dense(graph, flow, classifier.head)
     return graph.bytes("segments", ["frames", bands], classes, metadata, familiarity=False)
 

@@ -4,7 +4,7 @@ Conventions: a row of ``embeddings`` is, for each dimension of the index's model
 first window and the greatest value: how it sounds in all, how it starts, what stands out (of a model of two, those of
 the one and then those of the other). ``features`` are the columns
 of `embedindex.features`. ``both`` has the one and then the richer of the other. ``segments`` are `SEGMENT_SAMPLES` at
-22,050 Hz as (frames, bands) in dB below the loudest of the stretch; shorter sounds are repeated to fill one.
+22,050 Hz as (frames, bands) in dB below the loudest of the stretch; behind shorter sounds is silence.
 
 Features and segments are read from the files again, in worker processes: a file that cannot be decoded is left out.
 """
@@ -94,7 +94,8 @@ def segments(path: bytes) -> Float32Array:
         blocks = list(_spread(reader))
     if len(blocks) > 1 and len(blocks[-1]) < SEGMENT_SAMPLES // 2:
         blocks.pop()
-    sounds = np.stack([np.resize(block, SEGMENT_SAMPLES) for block in blocks])  # repeats what is too short
+    # Silence behind what is too short: repeated, it would be heard by its length, which is the same throughout a kit.
+    sounds = np.stack([np.pad(block, (0, SEGMENT_SAMPLES - len(block))) for block in blocks])
     power = descriptors.magnitude(sounds) ** 2
     level_db = descriptors.power_to_db(descriptors.mel_spectrogram(power, SAMPLE_RATE, SEGMENT_BANDS))
     return np.asarray(level_db - level_db.max(axis=(1, 2), keepdims=True), np.float32)

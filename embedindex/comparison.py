@@ -134,8 +134,8 @@ def _neighbours(labelled: Labelled, space: Space, seed: int) -> Chances:
     def chances(split: Int64Array) -> Float64Array:
         views = learn_views(labelled.files, labelled.groups, space, seed)
         alike = views.likeness(labelled.files, labelled.files)
-        penalised = alike - hub_penalties(alike, split, split)[None, :]
-        return cross_fitted(penalised, labelled.truth, split, K_CHOICES, seed)[0]
+        penalties = hub_penalties(alike, split, split)
+        return cross_fitted(alike, penalties, labelled.truth, split, K_CHOICES, seed)[0]
 
     return chances
 

@@ -126,8 +126,8 @@ def judge(likenesses: Float32Array, labelled: Labelled, groups: Int64Array, k: i
         return None
     truth = labelled.truth
     allowed = groups[:, None] != groups[None, :]
-    penalised = likenesses - hub_penalties(likenesses, groups, groups)[None, :]
-    chances, ks = cross_fitted(penalised, truth, groups, K_CHOICES if k is None else (k,), seed)
+    penalties = hub_penalties(likenesses, groups, groups)
+    chances, ks = cross_fitted(likenesses, penalties, truth, groups, K_CHOICES if k is None else (k,), seed)
     shown_k = k or int(np.median(ks))
     votes = plain_vote(likenesses[judged], truth, allowed[judged], shown_k).argmax(axis=1)
     chosen = np.where(chances.sum(axis=1) > 0, chances.argmax(axis=1), -1)

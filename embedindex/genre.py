@@ -15,11 +15,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float16Array, Float32Array, Float64Array
+from embedindex.arrays import BoolArray, Float16Array, Float32Array, Float64Array, Int64Array
 from embedindex.familiarity import Familiarity, learn_familiarity
 from embedindex.labelled import Labelled, load_labelled
 from embedindex.likeness import FileSet, load_files, sounds_as_set, space_of, vectors_as_set
 from embedindex.records import FileRecord
+from embedindex.regression import Regression, learn_regression
 from embedindex.space import Space
 from embedindex.store import Store
 from embedindex.views import Views, learn_views
@@ -96,6 +97,8 @@ class Judge:
         views: how alike files are.
         summaries: those of the labelled files, prepared by `views`.
         penalties: (m,) what is subtracted from the likeness of each, see `embedindex.voting`.
+        teachers: (t,) numbers of the labelled files that the weights and the regression were learnt from.
+        regression: what those say together.
         voter: k and the weights of the evidence.
         familiarity: tells what is unknown.
         across_groups: whether the confidence was learnt across groups, as opposed to file by file.
@@ -106,6 +109,8 @@ class Judge:
     views: Views
     summaries: Float32Array
     penalties: Float32Array
+    teachers: Int64Array
+    regression: Regression
     voter: Voter
     familiarity: Familiarity
     across_groups: bool
@@ -121,7 +126,7 @@ class Judge:
         alike = self._likeness(files)
         itself = np.isin(files.ids, self.labelled.files.ids)
         allowed = files.ids[:, None] != self.labelled.files.ids[None, :] if itself.any() else None
-        chances = self._chances(alike, allowed)
+        chances = self._chances(alike, self._scores(files, alike), allowed)
         shown = alike if allowed is None else np.where(allowed, alike, -np.inf)
         best = np.argsort(-chances, axis=1, kind="stable")[:, :top]
         nearest, familiarity = shown.max(axis=1), self.familiarity.of(files, shown)
@@ -139,8 +144,17 @@ class Judge:
     def _likeness(self, files: FileSet) -> Float32Array:
         return self.views.likeness_to(files, self.labelled.files, self.summaries)
 
-    def _chances(self, alike: Float32Array, allowed: BoolArray | None) -> Float64Array:
-        (evidence,) = gather_evidence(alike - self.penalties, self.labelled.truth, [self.voter.k], allowed)
+    def _scores(self, files: FileSet, alike: Float32Array) -> Float64Array:
+        """Return (n, C) what the regression says; of a file that it learnt from, what it says without that."""
+        scores = alike[:, self.teachers] @ self.regression.coefficients
+        learnt = self.labelled.files.ids[self.teachers]
+        _, own, place = np.intersect1d(files.ids, learnt, return_indices=True)
+        scores[own] = self.regression.left_out[place]
+        return np.asarray(scores, np.float64)
+
+    def _chances(self, alike: Float32Array, scores: Float64Array, allowed: BoolArray | None = None) -> Float64Array:
+        truth = self.labelled.truth
+        (evidence,) = gather_evidence(alike - self.penalties, truth, scores, [self.voter.k], allowed)
         return self.voter.probabilities(evidence)
 
     def _neighbours(self, alike: Float32Array) -> tuple[Neighbour, ...]:
@@ -170,14 +184,12 @@ class Judge:
         edges_of = zip(np.searchsorted(loud, loud - reach), np.searchsorted(loud, loud + reach, "right"), strict=True)
         around = [vectors[loud[first:after]] for first, after in edges_of]
         stretches = int(np.diff(self.labelled.files.starts).max(initial=1))
-        chances = np.concatenate(
-            [
-                self._chances(
-                    self._likeness(sounds_as_set(around[first : first + _AT_ONCE], self.space, stretches)), None
-                )
-                for first in range(0, len(around), _AT_ONCE)
-            ]
-        )
+        parts = []
+        for first in range(0, len(around), _AT_ONCE):
+            files = sounds_as_set(around[first : first + _AT_ONCE], self.space, stretches)
+            alike = self._likeness(files)
+            parts.append(self._chances(alike, self._scores(files, alike)))
+        chances = np.concatenate(parts)
         chosen = chances.argmax(axis=1)
         changes = np.flatnonzero(np.diff(chosen)) + 1
         edges = [0, *changes.tolist(), len(loud)]
@@ -232,10 +244,13 @@ def learn_judge(
     views = learn_views(labelled.files, groups, space, seed)
     penalties = hub_penalties(views.likeness(labelled.files, teachers.files), groups, teacher_groups)
     alike = views.likeness(teachers.files, teachers.files)
-    voter = choose_voter(alike - penalties[place], teachers.truth, teacher_groups, K_CHOICES if k is None else (k,))
+    regression = learn_regression(alike, teachers.truth, teacher_groups)
+    ks = K_CHOICES if k is None else (k,)
+    voter = choose_voter(alike, penalties[place], teachers.truth, teacher_groups, ks, regression.left_out)
     centre = space.kind != "standardised"
     familiarity = learn_familiarity(labelled.files, place, alike, teacher_groups, centre=centre)
-    return Judge(labelled, space, views, views.summaries(labelled.files), penalties, voter, familiarity, across_groups)
+    summaries = views.summaries(labelled.files)
+    return Judge(labelled, space, views, summaries, penalties, place, regression, voter, familiarity, across_groups)
 
 
 def judge_files(

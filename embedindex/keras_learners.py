@@ -103,7 +103,8 @@ def learn_conv(
         flow = layer(flow)
         if number < 2:
             flow = keras.layers.MaxPooling2D(POOL)(flow)
-    flow = keras.layers.GlobalAveragePooling2D()(flow)
+    # Flat, not averaged: where the cells are, low or high, early or late, is what tells sounds apart.
+    flow = keras.layers.Flatten()(flow)
     dense = [keras.layers.Dense(units, activation="relu") for units in CONV_UNITS]
     dense.append(keras.layers.Dense(truth.shape[1], activation="softmax"))
     for layer in dense:

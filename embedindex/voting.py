@@ -1,11 +1,12 @@
 """kNN voting with believable probabilities: what the nearest labelled files say about a file.
 
-Each class is asked for three pieces of evidence: how alike its nearest file is, the mean over its `k` nearest files,
-and the mean over all its files. Asking every class for the same number of files keeps a big class from winning by
-numbers. Files that are near to everything (hubs) count for less: half of a labelled file's mean likeness to its own 10
-nearest is subtracted (as in cross-domain similarity local scaling). A softmax over the weighted sums gives the
-probabilities; its three weights are learnt from the labelled files themselves, each predicted by files of other groups
-only, and a temperature then makes the mean confidence equal to the accuracy.
+Each class is asked for four pieces of evidence: how alike its nearest file is, the mean over its `k` nearest files,
+the mean over all its files, and what a regression on all likenesses says (`embedindex.regression`). Asking every class
+for the same number of files keeps a big class from winning by numbers. Files that are near to everything (hubs) count
+for less: half of a labelled file's mean likeness to its own 10 nearest is subtracted (as in cross-domain similarity
+local scaling). A softmax over the weighted sums gives the probabilities; its four weights are learnt from the labelled
+files themselves, each predicted by files of other groups only, and a temperature then makes the mean confidence equal
+to the accuracy.
 
 Conventions: ``n`` queries, ``m`` labelled files, ``C`` classes. Likenesses are (n, m) float32, see
 `embedindex.likeness`; `truth` is (m, C) bool; `allowed` (n, m) says which files may speak; `groups` are (m,) int64.
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from embedindex.regression import cross_scores, learn_regression
 
 K_CHOICES = (1, 3, 5, 10, 20)
 # Another number than the usual must explain the labels so much better, in nats a file: the choice is noisy, and costs
@@ -32,9 +34,10 @@ USUAL_K = 5
 K_GAIN = 0.1
 HUB_NEIGHBOURS = 10
 HUB_SHARE = 0.5
-PIECES = 3  # of evidence: nearest file, mean of the k nearest, mean of all
-# Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one.
-DEFAULT_WEIGHTS = np.array([1.0, 1.0, 0.5])
+PIECES = 4  # of evidence: nearest file, mean of the k nearest, mean of all, regression
+# Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one, of
+# the regression's one of its own.
+DEFAULT_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5])
 RIDGE = 10.0  # as many files' worth of doubt
 MAX_STEPS = 50
 FOLDS = 10
@@ -46,7 +49,7 @@ class Evidence:
     """What the classes have to say for themselves.
 
     Attributes:
-        pieces: (n, C, 3) float64.
+        pieces: (n, C, 4) float64.
         present: (n, C) whether any file of the class may speak.
     """
 
@@ -60,7 +63,7 @@ class Voter:
 
     Attributes:
         k: how many files of each class make its second piece of evidence.
-        weights: (3,) of the pieces, temperature included.
+        weights: (4,) of the pieces, temperature included.
         log_likelihood: mean over the files it was learnt from; the higher the better.
     """
 
@@ -91,13 +94,18 @@ def hub_penalties(likenesses: Float32Array, groups: Int64Array, other_groups: In
 
 
 def gather_evidence(
-    likenesses: Float32Array, truth: BoolArray, ks: Sequence[int], allowed: BoolArray | None = None
+    likenesses: Float32Array,
+    truth: BoolArray,
+    scores: Float64Array,
+    ks: Sequence[int],
+    allowed: BoolArray | None = None,
 ) -> list[Evidence]:
     """Return the evidence for each of several numbers of neighbours `ks`.
 
     Args:
         likenesses: (n, m), hub penalties subtracted.
         truth: (m, C).
+        scores: (n, C) what the regression says.
         ks: numbers of nearest files of a class.
         allowed: (n, m); None: all files may speak.
     """
@@ -124,7 +132,7 @@ def gather_evidence(
         for result, k in zip(results, ks, strict=True):
             used = np.clip(counts, 1, min(k, top.shape[1]))
             nearest = np.take_along_axis(running, used[:, None] - 1, axis=1)[:, 0] / used
-            pieces = np.stack([top[:, 0], nearest, sums / np.maximum(counts, 1)], axis=1)
+            pieces = np.stack([top[:, 0], nearest, sums / np.maximum(counts, 1), scores[:, number]], axis=1)
             result[there, number] = pieces[there]
     return [Evidence(result, present) for result in results]
 
@@ -166,14 +174,17 @@ def learn_voter(evidence: Evidence, truth: BoolArray, k: int) -> Voter:
     return Voter(k, weights / unit, float((wanted * np.log(chances)).sum(axis=1).mean()))
 
 
-def _unit_of(evidence: Evidence) -> float:
-    """Return the standard deviation of the first piece, so that weights mean the same for every model."""
-    nearest = evidence.pieces[..., 0][evidence.present]
-    return float(max(nearest.std(), 1e-3)) if len(nearest) else 1.0
+def _unit_of(evidence: Evidence) -> Float64Array:
+    """Return (4,) the standard deviations of the first and of the last piece: weights mean the same for every model."""
+    known = evidence.pieces[evidence.present]
+    if not len(known):
+        return np.ones(PIECES)
+    nearest, said = known[:, 0].std(), known[:, -1].std()
+    return np.maximum([nearest, nearest, nearest, said], 1e-3)
 
 
 def _newton(pieces: Float64Array, present: BoolArray, wanted: Float64Array) -> Float64Array:
-    """Return the weights (3,) of the largest penalised likelihood."""
+    """Return the weights (4,) of the largest penalised likelihood."""
     weights = DEFAULT_WEIGHTS
     loss = _loss(pieces, present, wanted, weights)
     for _ in range(MAX_STEPS):
@@ -217,19 +228,29 @@ def _temperature(pieces: Float64Array, present: BoolArray, truth: BoolArray, wei
     return float(np.sqrt(low * high))
 
 
-def choose_voter(likenesses: Float32Array, truth: BoolArray, groups: Int64Array, ks: Sequence[int]) -> Voter:
+def choose_voter(
+    likenesses: Float32Array,
+    penalties: Float32Array,
+    truth: BoolArray,
+    groups: Int64Array,
+    ks: Sequence[int],
+    scores: Float64Array | None = None,
+) -> Voter:
     """Return the voter learnt from labelled files, each predicted by those of other groups.
 
     Of several `ks` the usual one is taken unless another is clearly better.
 
     Args:
-        likenesses: (m, m), hub penalties subtracted.
+        likenesses: (m, m).
+        penalties: (m,) of hubs.
         truth: (m, C).
         groups: (m,).
         ks: numbers of neighbours to choose from, by likelihood.
+        scores: (m, C) what a regression says of each without its group; None: it is learnt.
     """
     allowed = groups[:, None] != groups[None, :]
-    found = gather_evidence(likenesses, truth, ks, allowed)
+    said = learn_regression(likenesses, truth, groups).left_out if scores is None else scores
+    found = gather_evidence(likenesses - penalties, truth, said, ks, allowed)
     voters = {k: learn_voter(evidence, truth, k) for evidence, k in zip(found, ks, strict=True)}
     best = max(voters.values(), key=lambda voter: voter.log_likelihood)
     usual = voters.get(USUAL_K, best)
@@ -237,7 +258,12 @@ def choose_voter(likenesses: Float32Array, truth: BoolArray, groups: Int64Array,
 
 
 def cross_fitted(
-    likenesses: Float32Array, truth: BoolArray, groups: Int64Array, ks: Sequence[int], seed: int = 0
+    likenesses: Float32Array,
+    penalties: Float32Array,
+    truth: BoolArray,
+    groups: Int64Array,
+    ks: Sequence[int],
+    seed: int = 0,
 ) -> tuple[Float64Array, list[int]]:
     """Return what labelled files would be taken for by files of other groups, with a voter that never saw their group.
 
@@ -245,7 +271,8 @@ def cross_fitted(
     of the other parts alone, then it judges the files of this part by all files of other groups than their own.
 
     Args:
-        likenesses: (m, m), hub penalties subtracted.
+        likenesses: (m, m).
+        penalties: (m,) of hubs.
         truth: (m, C).
         groups: (m,) int64 from 0.
         ks: numbers of neighbours to choose from.
@@ -258,12 +285,13 @@ def cross_fitted(
     dealt = np.random.default_rng(seed).permutation(np.arange(count) % max(1, min(FOLDS, count)))[groups]
     chances = np.zeros(truth.shape)
     chosen = []
-    for part in range(int(dealt.max(initial=-1)) + 1):
-        inside, outside = np.flatnonzero(dealt == part), np.flatnonzero(dealt != part)
+    parts = [np.flatnonzero(dealt == part) for part in range(int(dealt.max(initial=-1)) + 1)]
+    for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts), strict=True):
+        outside = np.setdiff1d(np.arange(len(groups)), inside)
         square = likenesses[np.ix_(outside, outside)]
-        voter = choose_voter(square, truth[outside], groups[outside], ks)
+        voter = choose_voter(square, penalties[outside], truth[outside], groups[outside], ks, taught)
         allowed = groups[inside][:, None] != groups[None, :]
-        (evidence,) = gather_evidence(likenesses[inside], truth, [voter.k], allowed)
+        (evidence,) = gather_evidence(likenesses[inside] - penalties, truth, told, [voter.k], allowed)
         chances[inside] = voter.probabilities(evidence)
         chosen.append(voter.k)
     return chances, chosen

@@ -188,14 +188,15 @@ def test_stretches_cover_the_whole_file_evenly() -> None:
     assert stretch_rows(rows, 16) is rows
 
 
-def test_evidence_is_nearest_mean_of_k_nearest_and_mean_of_all() -> None:
+def test_evidence_is_nearest_mean_of_k_nearest_mean_of_all_and_regression() -> None:
     likenesses = np.array([[0.9, 0.5, 0.1, 0.3]], np.float32)
     truth = np.array([[True, False], [True, False], [True, False], [False, True]])
-    (two,) = gather_evidence(likenesses, truth, [2])
-    np.testing.assert_allclose(two.pieces[0], [[0.9, 0.7, 0.5], [0.3, 0.3, 0.3]], atol=1e-6)
-    (one, three) = gather_evidence(likenesses, truth, [1, 3], np.array([[False, True, True, False]]))
-    np.testing.assert_allclose(one.pieces[0, 0], [0.5, 0.5, 0.3], atol=1e-6)
-    np.testing.assert_allclose(three.pieces[0, 0], [0.5, 0.3, 0.3], atol=1e-6)
+    said = np.array([[0.8, 0.2]])
+    (two,) = gather_evidence(likenesses, truth, said, [2])
+    np.testing.assert_allclose(two.pieces[0], [[0.9, 0.7, 0.5, 0.8], [0.3, 0.3, 0.3, 0.2]], atol=1e-6)
+    (one, three) = gather_evidence(likenesses, truth, said, [1, 3], np.array([[False, True, True, False]]))
+    np.testing.assert_allclose(one.pieces[0, 0], [0.5, 0.5, 0.3, 0.8], atol=1e-6)
+    np.testing.assert_allclose(three.pieces[0, 0], [0.5, 0.3, 0.3, 0.8], atol=1e-6)
     np.testing.assert_array_equal(one.present, [[True, False]])
 
 
@@ -216,7 +217,7 @@ def test_probabilities_can_be_believed_on_groups_that_were_never_seen() -> None:
     is_class = random.integers(0, 2, count)
     rows = unit(np.eye(2)[is_class] + 0.2 * random.standard_normal((count, 2)))
     given = np.where(random.random(count) < 0.25, 1 - is_class, is_class)
-    chances, _ = cross_fitted(rows @ rows.T, np.eye(2, dtype=bool)[given], groups, (5, 20))
+    chances, _ = cross_fitted(rows @ rows.T, np.zeros(count, np.float32), np.eye(2, dtype=bool)[given], groups, (5, 20))
     np.testing.assert_allclose(chances.sum(axis=1), 1)
     hit = chances.argmax(axis=1) == given
     assert hit.mean() > 0.7
@@ -227,7 +228,9 @@ def test_voter_never_sees_the_labels_that_it_judges() -> None:
     """Labels without any pattern: whoever peeked would be right more often than by chance."""
     random = np.random.default_rng(8)
     rows, given = unit(random.standard_normal((400, 8))), random.integers(0, 4, 400)
-    chances, _ = cross_fitted(rows @ rows.T, np.eye(4, dtype=bool)[given], np.arange(400), (1, 5))
+    chances, _ = cross_fitted(
+        rows @ rows.T, np.zeros(400, np.float32), np.eye(4, dtype=bool)[given], np.arange(400), (1, 5)
+    )
     assert (chances.argmax(axis=1) == given).mean() == pytest.approx(0.25, abs=0.08)
 
 
