@@ -68,7 +68,7 @@ class Trial:
     Attributes:
         variant: its name, e.g. ``"first 2 layers in float32, then split"``.
         agreement: with the float32 vectors.
-        windows_per_s: speed of the network alone.
+        windows_per_s: speed of the network alone, by processor time.
     """
 
     variant: str
@@ -85,7 +85,7 @@ class Selection:
         trials: all that was tried.
         best: the fastest that passes, or, when none does, the one that agrees best.
         content: the ONNX model of `best`.
-        fp32_windows_per_s: speed of the float32 network.
+        fp32_windows_per_s: speed of the float32 network, by processor time.
     """
 
     precision: str
@@ -204,18 +204,18 @@ def _name(float_layers: int, split: bool) -> str:
 def _run(
     content: bytes, judged: Float32Array, reduce: Reduce, threads: int, batch: int, advance: Advance
 ) -> tuple[Float32Array, float]:
-    """Return (vectors, windows a second in the fastest batch) of an ONNX model."""
+    """Return (vectors, windows a second of processor time, which other work does not change) of an ONNX model."""
     network = OnnxNetwork(content, hashlib.sha256(content).hexdigest(), threads, batch=batch)
     network.cells(judged[:batch])
     parts = []
-    fastest = 0.0
+    used_s = 0.0
     for start in range(0, len(judged), batch):
         windows = judged[start : start + batch]
-        began = time.perf_counter()
+        began = time.process_time()
         parts.append(reduce(network.cells(windows)))
-        fastest = max(fastest, len(windows) / (time.perf_counter() - began))
+        used_s += time.process_time() - began
         advance((start + len(windows)) / len(judged))
-    return np.concatenate(parts), fastest
+    return np.concatenate(parts), len(judged) / max(used_s, 1e-9)
 
 
 def _unit(vectors: Float32Array) -> Float64Array:
