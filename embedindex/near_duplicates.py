@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.correlation import MIN_WHOLE, correlate, first_seconds, listening_rate
+from embedindex.correlation import (
+    MIN_WHOLE,
+    SHORT_SAMPLE_RATE,
+    Correlation,
+    correlate,
+    first_seconds,
+    listening_rate,
+)
 from embedindex.errors import AudioError, IndexEmptyError, QueryError, UsageError, display_path
 from embedindex.filters import Filters
 from embedindex.index import IndexView
@@ -31,6 +38,10 @@ if TYPE_CHECKING:
 # Of the files nearest to a file so many are looked at, and of those of about its length so many compared with it.
 NEAREST = 96
 COMPARED_FILES = 32
+# A few milliseconds late, a wave of a few milliseconds has quite another vector: such short files have more candidates.
+WAVE_S = 0.05
+NEAREST_TO_WAVES = 512
+COMPARED_WITH_WAVES = 160
 # Files whose mean vectors are less alike than this are not compared.
 MIN_ALIKE = 0.3
 # Up to so many files each is compared with all; above, with those of the cells that lie nearest (an inverted file).
@@ -50,6 +61,8 @@ LOSSLESS = ("pcm", "float", "double", "flac", "alac", "wavpack", "tta", "ape", "
 # and of models for which nothing was measured.
 LIKENESS = {"spectral": 0.97}
 OTHER_LIKENESS = 0.99
+# Of sounds that agree so well, but not well enough, the highs are heard, too.
+NEARLY = 0.9
 # So much of what was read of files is kept for the next comparisons.
 KEPT_BYTES = 256 * 2**20
 
@@ -236,11 +249,18 @@ class _Judge:
     def same(self, first: FileRecord, second: FileRecord) -> bool:
         if self._listen:
             rate = listening_rate(first.duration or 0.0, second.duration or 0.0)
-            ours, theirs = self._start_of(first, rate), self._start_of(second, rate)
-            if ours is not None and theirs is not None:
-                return correlate(ours, theirs, rate).same_recording(self._correlation)
+            found = self._correlated(first, second, rate)
+            if found is not None:
+                if rate < SHORT_SAMPLE_RATE and found.whole >= NEARLY and not found.same_recording(self._correlation):
+                    found = self._correlated(first, second, SHORT_SAMPLE_RATE) or found
+                return found.same_recording(self._correlation)
         pair = (*_heard(self._store, self._view, first), *_heard(self._store, self._view, second))
         return recording_likeness(*pair) >= self._likeness
+
+    def _correlated(self, first: FileRecord, second: FileRecord, rate: int) -> Correlation | None:
+        """Return how the starts of two files agree, heard at a rate; None when one cannot be read now."""
+        ours, theirs = self._start_of(first, rate), self._start_of(second, rate)
+        return None if ours is None or theirs is None else correlate(ours, theirs, rate)
 
     def _start_of(self, record: FileRecord, rate: int) -> Float32Array | None:
         """Return the first seconds of a file, None when it cannot be read now."""
@@ -281,17 +301,21 @@ def _candidates(
     for place, record in enumerate(records):
         means[place] = _mean_vector(store, view, record)
     index = _index_of(means)
-    depth = min(NEAREST, len(records))
     seen: set[tuple[int, int]] = set()
     for position in range(0, len(records), BATCH_FILES):
-        alike, nearest = index.search(means[position : position + BATCH_FILES], depth)
+        batch = means[position : position + BATCH_FILES]
+        alike, nearest = index.search(batch, min(NEAREST, len(records)))
         for own, (scores, places) in enumerate(zip(alike, nearest, strict=True), position):
+            compared = COMPARED_FILES
+            if (records[own].duration or 0.0) < WAVE_S:
+                (scores,), (places,) = index.search(means[own : own + 1], min(NEAREST_TO_WAVES, len(records)))
+                compared = COMPARED_WITH_WAVES
             others = [
                 int(place)
                 for place, score in zip(places, scores, strict=True)
                 if place not in (-1, own) and score >= MIN_ALIKE and _same_length(records[own], records[place])
             ]
-            for other in others[:COMPARED_FILES]:
+            for other in others[:compared]:
                 pair = (min(own, other), max(own, other))
                 if pair not in seen:
                     seen.add(pair)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedindex.arrays import Float32Array
+from embedindex.arrays import Float32Array, Float64Array
 from embedindex.correlation import listening_rate
 from embedindex.errors import AudioError, QueryError
 from embedindex.matching import Phase, places
@@ -35,9 +35,9 @@ MOST_PLACES = 8
 LONGEST_S = 30.0
 # Places are right to a fraction of a hop; so much around them is listened to, in hops.
 AROUND_HOPS = 0.5
-# Differentiated waveforms that correlate less than this are not the same sound; from SURELY on no other is looked for.
+# Waveforms that correlate less than this are not the same sound; from SURELY on no other is looked for.
 LEAST_CORRELATION = 0.5
-SURELY = 0.99
+SURELY = 0.995
 # Correlations within one part in a hundred are equal: what a tone's are a wave later.
 EQUAL = 0.99
 
@@ -135,21 +135,28 @@ def recognise(
 def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float, int]:
     """Return how well a sound correlates with a longer one where it does best, 0 to 1; and where, in samples.
 
-    Both are differentiated, so that a bass does not decide alone. The sign does not matter; what hangs over the longer
-    one's end counts as silence. Of places that fit equally well, as a tone has many, it is the one next to `expected`.
+    Half of it is the correlation of their differences from sample to sample, so that neither a bass decides alone, nor
+    what clipping adds to the highs. The sign does not matter; what hangs over the longer one's end counts as silence.
+    Of places that fit equally well, as a tone has many, it is the one next to `expected`.
     """
-    own, other = (np.diff(samples.astype(np.float64), prepend=0.0) for samples in (sound, around))
+    own, other = (samples.astype(np.float64) for samples in (sound, around))
     other = np.pad(other, (0, max(0, len(own) - len(other))))
+    differences = (np.diff(samples, prepend=0.0) for samples in (own, other))
+    likeness = (_correlations(own, other) + _correlations(*differences)) / 2
+    equal = np.flatnonzero(likeness >= EQUAL * likeness.max())
+    lag = int(equal[np.abs(equal - expected).argmin()])
+    return min(1.0, float(likeness[lag])), lag
+
+
+def _correlations(own: Float64Array, other: Float64Array) -> Float64Array:
+    """Return the magnitudes of the correlation of a sound with a longer one, (n - m + 1,), at each place there."""
     size = 1 << (len(own) + len(other)).bit_length()
     products = np.fft.irfft(np.conj(np.fft.rfft(own, size)) * np.fft.rfft(other, size), size)
     sums = np.concatenate(([0.0], np.cumsum(np.square(other))))
     energy = (sums[len(own) :] - sums[: len(sums) - len(own)]) * np.square(own).sum()
     # Where there is next to nothing, next to nothing agrees by chance.
     least = max(float(np.finfo(np.float32).tiny), 1e-3 * float(energy.max()))
-    likeness = np.abs(products[: len(energy)]) / np.sqrt(np.maximum(energy, least))
-    equal = np.flatnonzero(likeness >= EQUAL * likeness.max())
-    lag = int(equal[np.abs(equal - expected).argmin()])
-    return min(1.0, float(likeness[lag])), lag
+    return np.asarray(np.abs(products[: len(energy)]) / np.sqrt(np.maximum(energy, least)))
 
 
 def _samples(path: bytes, start_s: float, length_s: float, rate: int) -> Float32Array:

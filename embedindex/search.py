@@ -169,6 +169,8 @@ def search(
     if not 0 < unlike_weight < float("inf"):
         raise UsageError(f"the weight of unwanted sounds must be a number above 0, not {unlike_weight:g}")
     way = way_to_match(queries, by, match, warp)
+    # Of so many files the waveforms are listened to, where that can tell one sound from its likes.
+    heard = MOST_FILES if (way, by, len(queries), len(unlike), warp) == ("inside", "file", 1, 0, False) else 0
     selves = tuple(record for query in (*queries, *unlike) for record in query.records)
     with store.snapshot():  # a scan may go on meanwhile
         allowed = allowed_windows(store, view, filters or Filters(), () if include_self else selves)
@@ -180,12 +182,12 @@ def search(
             space = space_for(store, view, (*queries, *unlike))
             like, away = (in_space(view, sounds, space) for sounds in (queries, unlike))
             question = _Question(like, away, weight, order, space)
-            rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, k)
+            rows = (_best_windows if by == "window" else _best_files)(store, view, question, allowed, max(k, heard))
         # Of equals the query itself comes first, then they go by path and time: the same question, the same answer.
         own = {record.id for record in selves}
         rows.sort(key=lambda row: (-round(row[0], SCORE_DIGITS), row[1].id not in own, row[1].path, row[2]))
-        if way == "inside" and by == "file" and len(queries) == 1 and not unlike and not warp:
-            rows = recognised_first(store, queries[0], like[0], space, view.model.hop_s, rows[: max(k, MOST_FILES)])
+        if heard:
+            rows = recognised_first(store, queries[0], like[0], space, view.model.hop_s, rows)
         hits = []
         for rank, (score, record, start_s, end_s) in enumerate(rows[:k], 1):
             end_s = min(end_s, max(start_s, record.duration or end_s))

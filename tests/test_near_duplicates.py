@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 
 from embedindex import near_duplicates
 from embedindex.arrays import Float32Array
 from embedindex.correlation import MAX_LAG_S, SAMPLE_RATE, correlate, listening_rate
 from embedindex.index import load_view
+from embedindex.models import ModelRequest
 from embedindex.near_duplicates import MAX_OFFSET_S, find_duplicates, quality, recording_likeness
 from embedindex.store import Store
 from tests.command_line import command, refusal
-from tests.indexing import age, one
+from tests.indexing import age, one, run_scan
 from tests.sounds import chirp, drum_hit, encode, noise, pad, sine, write_wav
 
 RATE = 44100
@@ -269,3 +271,42 @@ def test_many_files_are_looked_up_in_cells_with_the_same_answer(place: Path, mon
         monkeypatch.setattr(near_duplicates, "COMPARED_WITH_ALL", 0)
         assert find_duplicates(store, view, listen=False, threshold=0.9) == wanted
     assert wanted
+
+
+def scanned(folder: Path, sounds: dict[str, tuple[Float32Array, int]]) -> list[set[str]]:
+    """Return the groups of duplicates among some sounds, {name: (samples, rate)}."""
+    (folder / "sounds").mkdir()
+    for name, (samples, rate) in sounds.items():
+        write_wav(folder / "sounds" / name, samples, rate)
+    run_scan(str(folder / "other"), folder / "sounds", request=ModelRequest("spectral"))
+    with Store(str(folder / "other")) as store:
+        found = find_duplicates(store, load_view(store))
+    return [{Path(file.file.text_path).name for file in group.files} for group in found]
+
+
+def test_sounds_that_lie_above_4_khz_are_heard_there(tmp_path: Path) -> None:
+    """What an encoder leaves of the little below differs more than what there is above."""
+    hiss = noise(1.0, 22050, seed=1, level=0.5)
+    spectrum = np.fft.rfft(hiss)
+    spectrum[: len(spectrum) * 5000 // 11025] = 0
+    high = np.fft.irfft(spectrum, len(hiss))
+    low, other = (soxr.resample(noise(1.0, 7000, seed=seed, level=0.002), 7000, 22050)[: len(hiss)] for seed in (2, 3))
+    first, second = (np.asarray(high + rest, np.float32) for rest in (low, low + 0.44 * other))
+    apart = [np.asarray(soxr.resample(samples, 22050, SAMPLE_RATE), np.float32) for samples in (first, second)]
+    assert not correlate(apart[0], apart[1]).same_recording()
+    others = {f"{hz}.wav": (sine(hz, 1.0, 22050), 22050) for hz in (100.0, 330.0, 900.0, 2500.0)}
+    assert scanned(tmp_path, {"a.wav": (first, 22050), "b.wav": (second, 22050), **others}) == [{"a.wav", "b.wav"}]
+
+
+def test_a_wave_of_milliseconds_is_found_behind_silence_among_many(tmp_path: Path) -> None:
+    waves = {}
+    for number in range(100):
+        partials = np.random.default_rng(number).standard_normal((2, 12)) / np.arange(1, 13)
+        time = np.arange(441) / 441 * 2 * np.pi
+        wave = sum(a * np.cos(n * time) + b * np.sin(n * time) for n, (a, b) in enumerate(partials.T, 1))
+        waves[f"{number}.wav"] = np.asarray(wave / np.abs(wave).max() * 0.9, np.float32)
+    asked = ("0.wav", "2.wav")  # by their vectors, some fifty others are nearer to them than their copies
+    late = {f"late {name}": np.concatenate([np.zeros(9000, np.float32), waves[name]]) for name in asked}
+    others = {f"drum {seed}.wav": drum_hit("snare", seed) for seed in range(40)}
+    found = scanned(tmp_path, {name: (samples, RATE) for name, samples in (waves | late | others).items()})
+    assert all({name, f"late {name}"} in found for name in asked)

@@ -58,6 +58,7 @@ def test_the_very_sound_comes_before_sounds_that_are_as_alike(noises: str, tmp_p
             assert found[0].file.text_path.endswith(f"{number}.wav")
             assert found[0].start_s == pytest.approx(0.0, abs=1e-3)
             assert scores[0] > scores[1] - 0.05
+        assert hits(noises, of(number) + hiss, tmp_path / "copy.wav", k=1)[0].file == found[0].file
     assert moved
 
 
@@ -111,10 +112,12 @@ def test_waveforms_fit_where_they_correlate_most(seed: int) -> None:
     random = np.random.default_rng(seed)
     sound, around = (random.standard_normal(count).astype(np.float32) for count in (40, 200))
     around[77:117] += np.float32(random.choice([-1, 1])) * sound
-    own, other = (np.diff(samples.astype(np.float64), prepend=0.0) for samples in (sound, around))
+    pairs = [(sound.astype(np.float64), around.astype(np.float64))]
+    pairs += [tuple(np.diff(samples, prepend=0.0) for samples in pairs[0])]  # type: ignore[list-item]
     slow = [
-        abs(own @ other[lag : lag + 40]) / np.linalg.norm(own) / np.linalg.norm(other[lag : lag + 40])
+        sum(abs(own @ part) / np.linalg.norm(own) / np.linalg.norm(part) for own, part in cut) / 2
         for lag in range(161)
+        for cut in [[(own, other[lag : lag + 40]) for own, other in pairs]]
     ]
     correlation, lag = fit(sound, around, 0)
     assert lag == int(np.argmax(slow)) == 77
