@@ -17,7 +17,7 @@ from embedindex.audio import AUDIO_SUFFIXES
 from embedindex.errors import AudioError
 from embedindex.file_stat import FileStat, member_stat, stat_of
 from embedindex.ignore import IGNORE_FILE, Rules, Selection, is_system_folder, read_rules
-from embedindex.opening import entries_of, stat_path
+from embedindex.opening import entries_of, stat_entry, stat_path
 from embedindex.remote import RemoteEntry
 from embedindex.remote_paths import is_remote, normal_remote
 
@@ -262,7 +262,7 @@ class _Crawl:
                         self.links.append(here)
                     elif entry.is_dir(follow_symlinks=False):
                         if not self._leaves_out(here, is_folder=True):
-                            below = entry.stat(follow_symlinks=False)
+                            below = stat_entry(entry)
                             if not below.st_ino:  # Windows does not say it in listings
                                 below = os.lstat(entry.path)
                             inside.append((here, (below.st_dev, below.st_ino)))
@@ -271,13 +271,13 @@ class _Crawl:
                         and entry.is_file(follow_symlinks=False)
                         and not self._leaves_out(here, is_folder=False)
                     ):
-                        yield Found(entry.path, stat_of(entry.stat(follow_symlinks=False)), rank)
+                        yield Found(entry.path, stat_of(stat_entry(entry)), rank)
                         rank += 1
                     elif is_archive_name(entry.name) and entry.is_file(follow_symlinks=False):
                         if not self._leaves_out(here, is_folder=True):
-                            yield from self._archive(here, stat_of(entry.stat(follow_symlinks=False)))
+                            yield from self._archive(here, stat_of(stat_entry(entry)))
                     elif entry.name.lower().endswith(MAP_SUFFIX) and entry.is_file(follow_symlinks=False):
-                        self.trouble.maps.append((entry.path, stat_of(entry.stat(follow_symlinks=False))))
+                        self.trouble.maps.append((entry.path, stat_of(stat_entry(entry))))
                 except OSError as error:
                     self.trouble.files.append((entry.path, error.strerror or str(error)))
             stack.extend(reversed(inside))
@@ -309,7 +309,7 @@ class _Crawl:
         if self._leaves_out(link, is_folder=True):
             return
         try:
-            result = os.stat(link.path)
+            result = stat_path(link.path)
         except OSError as error:
             self.trouble.folders.append((link.path, error.strerror or str(error)))
             return
@@ -322,7 +322,7 @@ class _Crawl:
         if not _is_looked_at(os.path.basename(path)) or self._leaves_out(link, is_folder=packed):
             return
         try:
-            result = os.stat(path)
+            result = stat_path(path)
             if stat_module.S_ISREG(result.st_mode) and not _was_met(path, result, self.seen):
                 self.seen.add((result.st_dev, result.st_ino))
                 if packed:

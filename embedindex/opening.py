@@ -14,6 +14,7 @@ from embedindex.errors import ServerAwayError, UnreadableFileError
 from embedindex.remote import RemoteEntry, list_remote, open_remote, remote_stat
 from embedindex.remote_paths import is_remote
 from embedindex.remote_server import ServerSilentError
+from embedindex.slow_answers import Asking
 
 # (offset, bytes) of the containers of sound and films that have a signature worth the name.
 _SIGNATURES = (
@@ -53,7 +54,8 @@ def stat_path(path: str | bytes | os.PathLike[str]) -> os.stat_result:
     Raises:
         OSError: the file system or the server refused it; `ServerSilentError` when that does not answer.
     """
-    return remote_stat(os.fsencode(path)) if is_remote(path) else os.stat(path)
+    with Asking(os.fsencode(path)):
+        return remote_stat(os.fsencode(path)) if is_remote(path) else os.stat(path)
 
 
 def is_regular_file(path: str | bytes | os.PathLike[str]) -> bool:
@@ -79,10 +81,21 @@ def entries_of(folder: bytes) -> list[os.DirEntry[bytes]] | list[RemoteEntry]:
     Raises:
         OSError: the file system or the server refused it.
     """
-    if is_remote(folder):
-        return list_remote(folder)
-    with os.scandir(folder) as listing:
-        return sorted(listing, key=lambda entry: entry.name)
+    with Asking(folder):
+        if is_remote(folder):
+            return list_remote(folder)
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=lambda entry: entry.name)
+
+
+def stat_entry(entry: os.DirEntry[bytes] | RemoteEntry) -> os.stat_result:
+    """Return the stat of what a folder holds, links not followed.
+
+    Raises:
+        OSError: the file system or the server refused it.
+    """
+    with Asking(entry.path):
+        return entry.stat(follow_symlinks=False)
 
 
 def open_regular_file(path: str | bytes | os.PathLike[str]) -> io.RawIOBase:

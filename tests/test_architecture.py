@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         "sound",
         {
             "temporary",
+            "slow_answers",
             "remote_server",
             "remote",
             "opening",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from embedindex.cli.logs import log_to, models_speak
+from embedindex.cli.logs import log_to, waits_are_told
 from embedindex.cli.options import parse_since
 from embedindex.errors import UsageError
 from tests.command_line import Ran, command, refusal
@@ -174,10 +174,10 @@ def test_log_on_a_full_disk_ends_the_log_and_not_the_scan(index: str, library: P
 
 def test_models_say_what_takes_long(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     log = logging.getLogger("embedindex.models.openl3")
-    with log_to(str(tmp_path / "log")), models_speak(quiet=False):
+    with log_to(str(tmp_path / "log")), waits_are_told(quiet=False):
         log.info("measuring %s", "x\x1b")
         logging.getLogger("embedindex.process").info("reading")
-    with models_speak(quiet=True):
+    with waits_are_told(quiet=True):
         log.info("nothing")
     assert capsys.readouterr().err == "embedindex: measuring x\\x1b\n"
     assert [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()] == [

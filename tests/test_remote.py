@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedindex import remote, remote_server
+from embedindex import remote, remote_server, slow_answers
 from embedindex.archives import open_sound
+from embedindex.cli.logs import waits_are_told
 from embedindex.crawl import CrawlTrouble, absolute_path, crawl
 from embedindex.errors import AudioLimitError, RemoteError, ServerAwayError, UnreadableFileError, UsageError
 from embedindex.store import Store
@@ -111,6 +114,41 @@ def test_a_scan_of_a_bucket_gives_the_very_index_of_the_same_files_here(
     assert known(index, "s3://bucket/my music") == known(here, str(library))
     again = run_scan(index, "s3://bucket/my music")
     assert (again.unchanged, again.found) == (5, 5)
+
+
+def test_a_server_that_keeps_a_scan_waiting_is_named(
+    library: Path, index: str, web: WebServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slow_answers, "SLOW_S", 0.3)
+    monkeypatch.setattr(slow_answers, "LOOK_S", 0.05)
+    make_sound(library / "a.wav")
+    assert run_scan(index, web.url).added == 1
+    told = Told()
+    logging.getLogger("embedindex.slow_answers").addHandler(told)
+
+    def silent_until_told(_: object) -> bool:
+        assert told.there.wait(60)
+        return False
+
+    web.fault = silent_until_told
+    try:
+        with waits_are_told(quiet=False):
+            assert run_scan(index, web.url).unchanged == 1
+    finally:
+        logging.getLogger("embedindex.slow_answers").removeHandler(told)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"embedindex: waiting for {web.url}: no answer yet after 0.3 seconds"
+
+
+class Told(logging.Handler):
+    """Notes that something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = threading.Event()
+
+    def emit(self, _: logging.LogRecord) -> None:
+        self.there.set()
 
 
 def test_a_scan_of_a_web_page_gives_the_very_index_of_the_same_files_here(

@@ -1,4 +1,4 @@
-"""The library's log, where a command wants it: in a file with times, and what models say of long work on stderr.
+"""The library's log, where a command wants it: in a file with times, and what is to be waited for on stderr.
 
 Conventions: a log file is appended to, one line an event, in UTF-8: local time with its offset from UTC (ISO 8601), the
 level, the message. Names are escaped as on a terminal, so that a line is a line.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from embedindex.cli.console import say
 from embedindex.errors import EmbedindexError, UsageError, display_path
+from embedindex.slow_answers import slow_answers_are_logged
 
 
 @contextmanager
@@ -48,12 +49,12 @@ def log_to(path: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def models_speak(*, quiet: bool) -> Iterator[None]:
-    """Show on stderr what models say of work that takes long: choosing a precision takes a minute, once."""
-    if quiet:
-        yield
-        return
-    with _attached(logging.getLogger("embedindex.models"), _Stderr()):
+def waits_are_told(*, quiet: bool) -> Iterator[None]:
+    """Show on stderr what takes long: choosing a precision takes a minute, once; a server may not answer."""
+    with ExitStack() as told:
+        for name in () if quiet else ("models", "slow_answers"):
+            told.enter_context(_attached(logging.getLogger(f"embedindex.{name}"), _Stderr()))
+        told.enter_context(slow_answers_are_logged())
         yield
 
 

@@ -116,7 +116,7 @@ def scan(
 
     Example: embedindex scan /music ~/samples
     """
-    from embedindex.cli.logs import log_to, models_speak
+    from embedindex.cli.logs import log_to, waits_are_told
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
     from embedindex.scan import ScanOptions
@@ -145,7 +145,7 @@ def scan(
         cluster=cluster,
     )
     folder = index_folder(index)
-    with log_to(log), models_speak(quiet=quiet):
+    with log_to(log), waits_are_told(quiet=quiet):
         if dry_run:
             _estimate(folder, paths, options, json=json, quiet=quiet)
             return

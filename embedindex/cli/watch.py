@@ -53,7 +53,7 @@ def watch(
     Example: embedindex watch /music
     """
     from embedindex.cli.interrupts import Interrupts
-    from embedindex.cli.logs import log_to, models_speak
+    from embedindex.cli.logs import log_to, waits_are_told
     from embedindex.cli.scan import chosen_model, requested_model
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
@@ -81,7 +81,7 @@ def watch(
             say(f"embedindex: {text}")
 
     pace = Pace(every, poll)
-    with log_to(log), models_speak(quiet=quiet), Interrupts() as stop:
+    with log_to(log), waits_are_told(quiet=quiet), Interrupts() as stop:
         run_watch(index_folder(index), list(paths), options, pace=pace, stop=stop, told=told, warn=warn)
 
 
