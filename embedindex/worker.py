@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import cast
 
+import numpy as np
+
 from embedindex.archives import archive_of
 from embedindex.child_process import limit_process
 from embedindex.embed import FileEmbedding, FileWindows, VectorRows, hash_content
@@ -128,6 +130,8 @@ def work(
             model = load_model(setup.request)
             if server is not None:
                 model = RemoteModel(cast("TwoStepModel", model), server, answer_s=setup.answer_s)
+            else:
+                _begin(model)
         except EmbedindexError as error:
             connection.send(("broken", error))
             return
@@ -136,6 +140,12 @@ def work(
             _Worker(connection, setup, model, AtWork(memory)).run()
         except ModelError as error:
             connection.send(("broken", error))
+
+
+def _begin(model: Model) -> None:
+    """Have a model make all that it needs; for a moment, some take twice the memory, which no sound shares yet."""
+    noise = np.random.default_rng(0).standard_normal((1, model.identity.window_samples))
+    model.embed((0.1 * noise).astype(np.float32))
 
 
 class _Pipe:

@@ -269,9 +269,9 @@ def test_second_writer_is_refused_while_the_first_writes(index: str, library: Pa
 
 
 def test_stopped_scan_goes_on_where_it_was(index: str, library: Path) -> None:
-    files = 3 * AHEAD_FILES  # those in hand are still done
+    files = 15 * AHEAD_FILES  # those in hand are still done, and what a fraction of a second brings is written at once
     for number in range(files):
-        make_sound(library / f"{number:02d}.wav", 200 + 30 * number, 0.2)
+        make_sound(library / f"{number:03d}.wav", 200 + 15 * number, 0.2)
     done = 0
 
     def stop_after_a_few() -> bool:
