@@ -146,11 +146,11 @@ class Judge:
 
     def _scores(self, files: FileSet, alike: Float32Array) -> Float64Array:
         """Return (n, C) what the regression says; of a file that it learnt from, what it says without that."""
-        scores = alike[:, self.teachers] @ self.regression.coefficients
+        scores = self.regression.scores(alike[:, self.teachers])
         learnt = self.labelled.files.ids[self.teachers]
         _, own, place = np.intersect1d(files.ids, learnt, return_indices=True)
         scores[own] = self.regression.left_out[place]
-        return np.asarray(scores, np.float64)
+        return scores
 
     def _chances(self, alike: Float32Array, scores: Float64Array, allowed: BoolArray | None = None) -> Float64Array:
         truth = self.labelled.truth

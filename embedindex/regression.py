@@ -1,8 +1,10 @@
 """Ridge regression on likenesses: what all labelled files together, weighed against one another, say about a file.
 
 Neighbours look at the nearest files only; regression also learns which likenesses mean nothing, because files of every
-label have them. The likenesses are the kernel. What it says of a labelled file without the file's own group needs no
-learning anew: it follows from the inverse that is there already.
+label have them. The kernel is the likenesses less what all files have in common. How common a label is says nothing:
+shares of the labels are subtracted, and rare labels count for more, by the square root of how rare they are. What is
+said of a labelled file without its own group needs no learning anew: it follows from the inverse that is there already.
+Nothing of the own group is in it, not even how common its labels are: left in, these would tell what the file is not.
 
 Conventions: ``m`` labelled files, ``C`` classes; likenesses are (m, m) float32, `truth` is (m, C) bool, `groups` are
 (m,) int64.
@@ -30,26 +32,33 @@ class Regression:
     """What was learnt.
 
     Attributes:
-        coefficients: (m, C) what each labelled file is worth; scores are likenesses (n, m) times these.
+        coefficients: (m, C) what each labelled file is worth.
+        offset: (C,) scores are likenesses (n, m) times the coefficients, plus this.
         left_out: (m, C) the scores of the labelled files, learnt without their own group.
     """
 
     coefficients: Float64Array
+    offset: Float64Array
     left_out: Float64Array
+
+    def scores(self, likenesses: Float32Array) -> Float64Array:
+        """Return (n, C) what is said about files by their likenesses (n, m) to the labelled ones."""
+        return np.asarray(likenesses @ self.coefficients + self.offset, np.float64)
 
 
 def learn_regression(likenesses: Float32Array, truth: BoolArray, groups: Int64Array) -> Regression:
     """Return the regression whose ridge does best for files of groups that were left out."""
-    wanted, best, found = _targets(truth), np.inf, None
+    shares, (kernel, common) = _shares(truth), _centred(likenesses)
+    mean = shares.mean(axis=0)
+    best, chosen, left_out = np.inf, np.eye(len(shares)), shares
     for ridge in RIDGES:
-        inverse = _inverse(likenesses, ridge)
-        said = _left_out(inverse, wanted, groups)
-        error = float(((said - wanted) ** 2).mean())
-        if found is None or error < best:
-            best, found = error, Regression(inverse @ wanted, said)
-    if found is None:
-        raise ValueError("there is no ridge to choose from")
-    return found
+        inverse = _inverse(kernel, ridge)
+        said, error = _left_out(inverse, shares, groups)
+        if error < best:
+            best, chosen, left_out = error, inverse, said
+    coefficients = chosen @ (shares - mean) * _weights(mean, len(shares))
+    coefficients = coefficients - coefficients.mean(axis=0)
+    return Regression(coefficients, -common @ coefficients, left_out)
 
 
 def cross_scores(
@@ -67,29 +76,40 @@ def cross_scores(
         For each part (scores of the files outside of it, each without its own group and without the part; scores of
         the files inside, each without its own group). The ridge is that which does best outside.
     """
-    wanted = _targets(truth)
+    shares, (kernel, _) = _shares(truth), _centred(likenesses)
     best = [np.inf] * len(parts)
-    found: list[tuple[Float64Array, Float64Array]] = [(wanted[:0], wanted[:0])] * len(parts)
+    found: list[tuple[Float64Array, Float64Array]] = [(shares[:0], shares[:0])] * len(parts)
     for ridge in RIDGES:
-        inverse = _inverse(likenesses, ridge)
-        whole = _left_out(inverse, wanted, groups)
+        inverse = _inverse(kernel, ridge)
+        whole, _ = _left_out(inverse, shares, groups)
         for number, inside in enumerate(parts):
             outside = np.setdiff1d(np.arange(len(groups)), inside)
-            said = _left_out(_without(inverse, inside, outside), wanted[outside], groups[outside])
-            error = float(((said - wanted[outside]) ** 2).mean()) if len(outside) else 0.0
+            said, error = _left_out(_without(inverse, inside, outside), shares[outside], groups[outside])
             if error < best[number]:
                 best[number], found[number] = error, (said, whole[inside])
     return found
 
 
-def _targets(truth: BoolArray) -> Float64Array:
-    """Return (m, C): a file's classes share 1, and all of them together add up to 0."""
-    return np.asarray(truth / np.maximum(truth.sum(axis=1, keepdims=True), 1) - 1.0 / truth.shape[1], np.float64)
+def _shares(truth: BoolArray) -> Float64Array:
+    """Return (m, C) how much of each file every class has; a row adds up to 1."""
+    return np.asarray(truth / np.maximum(truth.sum(axis=1, keepdims=True), 1), np.float64)
 
 
-def _inverse(likenesses: Float32Array, ridge: float) -> Float64Array:
+def _weights(mean: Float64Array, files: int) -> Float64Array:
+    """Return the weights (…, C) of classes by their mean shares (…, C) of so many files."""
+    return np.asarray(1.0 / np.sqrt(np.maximum(mean * mean.shape[-1], 1.0 / max(1, files))), np.float64)
+
+
+def _centred(likenesses: Float32Array) -> tuple[Float64Array, Float64Array]:
+    """Return (likenesses (m, m) without what all files have in common, the mean (m,) of every column before)."""
     kernel = likenesses.astype(np.float64)
-    return np.asarray(np.linalg.inv((kernel + kernel.T) / 2 + ridge * np.eye(len(kernel))), np.float64)
+    kernel = (kernel + kernel.T) / 2
+    common = kernel.mean(axis=0)
+    return kernel - common - common[:, None] + common.mean(), common
+
+
+def _inverse(kernel: Float64Array, ridge: float) -> Float64Array:
+    return np.asarray(np.linalg.inv(kernel + ridge * np.eye(len(kernel))), np.float64)
 
 
 def _without(inverse: Float64Array, gone: Int64Array, kept: Int64Array) -> Float64Array:
@@ -102,13 +122,24 @@ def _without(inverse: Float64Array, gone: Int64Array, kept: Int64Array) -> Float
     )
 
 
-def _left_out(inverse: Float64Array, wanted: Float64Array, groups: Int64Array) -> Float64Array:
-    """Return (m, C) the scores of files by a regression learnt without their own group."""
-    coefficients = inverse @ wanted
+def _left_out(inverse: Float64Array, shares: Float64Array, groups: Int64Array) -> tuple[Float64Array, float]:
+    """Return ((m, C) the scores of files by a regression learnt without their own group, their mean squared error).
+
+    What is said is linear in what was taught, so that shares and a constant are left out side by side, and the means
+    of the shares, which are others for every group, are subtracted from what was said.
+    """
+    if not len(shares):
+        return shares, 0.0
+    taught = np.concatenate([shares, np.ones((len(shares), 1))], axis=1)
+    coefficients, total = inverse @ taught, shares.sum(axis=0)
     # Most often a group is one file; these are done all at once.
-    said = wanted - coefficients / np.diag(inverse)[:, None]
+    said = taught - coefficients / np.diag(inverse)[:, None]
+    mean = (total - shares) / max(1, len(shares) - 1)
     numbers, counts = np.unique(groups, return_counts=True)
     for number in numbers[counts > 1]:
         own = np.flatnonzero(groups == number)
-        said[own] = wanted[own] - np.linalg.solve(inverse[np.ix_(own, own)], coefficients[own])
-    return said
+        said[own] = taught[own] - np.linalg.solve(inverse[np.ix_(own, own)], coefficients[own])
+        mean[own] = (total - shares[own].sum(axis=0)) / max(1, len(shares) - len(own))
+    weights = _weights(mean, len(shares))
+    scores = (said[:, :-1] - said[:, -1:] * mean) * weights
+    return scores, float(((scores - (shares - mean) * weights) ** 2).mean())

@@ -24,46 +24,82 @@ def made() -> Files:
     return (rows @ rows.T).astype(np.float32), truth, np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
+def targets(shares: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return (the means of the shares (n, 3) of some files, the weights that rare classes have)."""
+    mean = shares.mean(axis=0)
+    return mean, np.sqrt(1 / np.maximum(3 * mean, 1 / len(shares)))
+
+
+def centred(likenesses: Float32Array) -> Float64Array:
+    """Return the likenesses (60, 60) as scikit-learn centres them."""
+    preprocessing = pytest.importorskip("sklearn.preprocessing", reason="scikit-learn is the independent reference")
+    return np.asarray(preprocessing.KernelCenterer().fit_transform(likenesses.astype(np.float64)), np.float64)
+
+
 def learnt_anew(
-    likenesses: Float32Array, wanted: Float64Array, groups: Int64Array, teachers: Int64Array, ridge: float
-) -> Float64Array:
-    """Return (60, 3) what scikit-learn says of every file, learnt from `teachers` without the file's group."""
+    kernel: Float64Array, shares: Float64Array, groups: Int64Array, teachers: Int64Array, ridge: float
+) -> tuple[Float64Array, Float64Array]:
+    """Return (60, 3) what scikit-learn says of every file, learnt without the file's group, and what it should."""
     ridges = pytest.importorskip("sklearn.kernel_ridge", reason="scikit-learn is the independent reference")
-    said = np.empty(wanted.shape)
+    said, wanted = np.empty(shares.shape), np.empty(shares.shape)
     for group in np.unique(groups):
         own, others = np.flatnonzero(groups == group), teachers[groups[teachers] != group]
+        mean, weight = targets(shares[others])
         model = ridges.KernelRidge(alpha=ridge, kernel="precomputed")
-        model.fit(likenesses[np.ix_(others, others)].astype(np.float64), wanted[others])
-        said[own] = model.predict(likenesses[np.ix_(own, others)].astype(np.float64))
-    return said
+        model.fit(kernel[np.ix_(others, others)], (shares[others] - mean) * weight)
+        said[own], wanted[own] = model.predict(kernel[np.ix_(own, others)]), (shares[own] - mean) * weight
+    return said, wanted
 
 
 def best(
-    likenesses: Float32Array, wanted: Float64Array, groups: Int64Array, teachers: Int64Array
+    kernel: Float64Array, shares: Float64Array, groups: Int64Array, teachers: Int64Array
 ) -> tuple[float, Float64Array]:
     """Return (ridge, what is said of every file) of the ridge with the least error on the teachers."""
-    tried = {ridge: learnt_anew(likenesses, wanted, groups, teachers, ridge) for ridge in RIDGES}
-    chosen = min(RIDGES, key=lambda ridge: float(((tried[ridge] - wanted)[teachers] ** 2).mean()))
-    return chosen, tried[chosen]
+    errors = {}
+    for ridge in RIDGES:
+        said, wanted = learnt_anew(kernel, shares, groups, teachers, ridge)
+        errors[ridge] = float(((said - wanted)[teachers] ** 2).mean())
+    chosen = min(RIDGES, key=lambda ridge: errors[ridge])
+    return chosen, learnt_anew(kernel, shares, groups, teachers, chosen)[0]
 
 
 def test_scores_without_the_own_group_are_those_of_learning_anew(made: Files) -> None:
     likenesses, truth, groups = made
-    wanted, everybody = truth / truth.sum(axis=1, keepdims=True) - 1 / 3, np.arange(60)
-    chosen, expected = best(likenesses, wanted, groups, everybody)
+    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
+    _, expected = best(kernel, shares, groups, np.arange(60))
+    np.testing.assert_allclose(learn_regression(likenesses, truth, groups).left_out, expected, atol=1e-4)
+
+
+def test_other_files_are_judged_by_all_that_were_learnt_from(made: Files) -> None:
+    """Likenesses to labelled files lie higher throughout than those that were learnt from: that says nothing."""
+    likenesses, truth, groups = made
+    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
+    chosen, _ = best(kernel, shares, groups, np.arange(60))
+    mean, weight = targets(shares)
+    expected = kernel @ np.linalg.solve(kernel + chosen * np.eye(60), (shares - mean) * weight)
     learnt = learn_regression(likenesses, truth, groups)
-    np.testing.assert_allclose(learnt.left_out, expected, atol=1e-4)
-    kernel = likenesses.astype(np.float64) + chosen * np.eye(60)
-    np.testing.assert_allclose(kernel @ learnt.coefficients, wanted, atol=1e-4)
+    np.testing.assert_allclose(learnt.scores(likenesses), expected, atol=1e-4)
+    np.testing.assert_allclose(learnt.scores(likenesses + 0.5), expected, atol=1e-4)
 
 
 def test_voters_are_taught_without_the_part_that_they_judge(made: Files) -> None:
     likenesses, truth, groups = made
-    wanted = truth / truth.sum(axis=1, keepdims=True) - 1 / 3
+    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
     parts = [np.flatnonzero(groups % 3 == part) for part in range(3)]
     for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts), strict=True):
         outside = np.setdiff1d(np.arange(60), inside)
-        chosen, expected = best(likenesses, wanted, groups, outside)
+        chosen, expected = best(kernel, shares, groups, outside)
         np.testing.assert_allclose(taught, expected[outside], atol=1e-4)
-        whole = learnt_anew(likenesses, wanted, groups, np.arange(60), chosen)
+        whole, _ = learnt_anew(kernel, shares, groups, np.arange(60), chosen)
         np.testing.assert_allclose(told, whole[inside], atol=1e-4)
+
+
+def test_how_common_labels_are_elsewhere_says_nothing() -> None:
+    """Two makers of two kits each: without a kit, its maker's label is the rarer one, and must not be known by that."""
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((400, 200))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    groups = np.arange(400) // 100
+    truth = np.eye(2, dtype=bool)[groups % 2]
+    said = learn_regression((rows @ rows.T).astype(np.float32), truth, groups).left_out
+    assert (said.argmax(axis=1) == groups % 2).mean() == pytest.approx(0.5, abs=0.1)
