@@ -67,12 +67,26 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which indexes are asked."""
     parser.add_argument("folder", nargs="*", help="scanned into a temporary index for each --model")
     parser.add_argument("--index", action="append", default=[], help="ask this index instead; may be repeated")
+    parser.add_argument(
+        "--each", action="store_true", help="each folder, and each index, is a collection by itself, drawn from anew"
+    )
     parser.add_argument("--model", action="append", default=[], help="NAME or NAME:KEY=VALUE,…; may be repeated")
     parser.add_argument("--weights", help="a file of weights for the models")
     parser.add_argument("--hop", type=float, help="seconds")
     parser.add_argument("--count", type=int, default=200, help="how many sounds are drawn")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few synthetic sounds: only to see that it works")
+
+
+def collections(options: argparse.Namespace, *, sounds: int, sound_s: float) -> Iterator[tuple[str, list[Store]]]:
+    """Yield the indexes of each collection with its name: with ``--each`` several, else one; see `opened_indexes`."""
+    parts = [(folder, [folder], []) for folder in options.folder] + [(index, [], [index]) for index in options.index]
+    if not options.each or not parts:
+        parts = [(", ".join([*options.folder, *options.index]) or "synthetic", options.folder, options.index)]
+    for name, folders, indexes in parts:
+        own = argparse.Namespace(**{**vars(options), "folder": folders, "index": indexes})
+        with opened_indexes(own, sounds=sounds, sound_s=sound_s) as stores:
+            yield name.rstrip("/").rpartition("/")[2], stores
 
 
 @contextmanager

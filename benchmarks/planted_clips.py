@@ -2,6 +2,7 @@
 
     python benchmarks/planted_clips.py --index DIR [--index DIR…] [--count 200] [--seed 1]
     python benchmarks/planted_clips.py ~/Music --model aisfx --model spectral --hop 1
+    python benchmarks/planted_clips.py --each --model aisfx+spectral --hop 1 ~/Music ~/Tracker …  # one by one
 
 Clips of 2 to 4 seconds are cut at random from tracks of at least 20 s, at any sample, made up to 6 dB louder or softer
 (clipped where that goes beyond full scale), covered with white noise 20 dB below them, and encoded to MP3 at 64 kbit/s.
@@ -21,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from altered import add_index_options, encode_mp3, model_name, opened_indexes, with_gain, with_noise
+from altered import add_index_options, collections, encode_mp3, model_name, with_gain, with_noise
 from measure import print_report
 
 from embedindex.index import load_view
@@ -129,19 +130,18 @@ def main() -> None:
     add_index_options(parser)
     options = parser.parse_args()
     count = min(options.count, 10) if options.quick else options.count
-    with (
-        TemporaryDirectory(prefix="embedindex-clips-") as folder,
-        opened_indexes(options, sounds=4, sound_s=30) as stores,
-    ):
-        tracks = sorted(stores[0].files("status = 'ok' AND duration >= ?", (MIN_TRACK_S,)), key=lambda one: one.path)
-        clips = cut_clips(Path(folder), tracks, count, options.seed)
-        rows = [ask(store, clips) for store in stores]
+    rows, notes = [], []
+    for name, stores in collections(options, sounds=4, sound_s=30):
+        with TemporaryDirectory(prefix="embedindex-clips-") as folder:
+            found = stores[0].files("status = 'ok' AND duration >= ?", (MIN_TRACK_S,))
+            tracks = sorted(found, key=lambda one: one.path)
+            clips = cut_clips(Path(folder), tracks, count, options.seed)
+            rows += [[name, *ask(store, clips)] for store in stores]
         hours = sum(track.duration or 0.0 for track in tracks) / 3600
-    header = ["index", "windows", "file", "place", "or the same again", "in first 10", "median error", "search"]
-    notes = [
-        f"{len(clips)} clips of {len(tracks)} tracks ({hours:.1f} hours), seed {options.seed}.",
-        "Targets: file 0.95, place 0.90.",
-    ]
+        notes.append(f"{name}: {len(clips)} clips of {len(tracks)} tracks ({hours:.1f} hours), seed {options.seed}.")
+    header = ["collection", "index", "windows", "file", "place", "or the same again", "in first 10", "median error",
+              "search"]  # fmt: skip
+    notes.append("Targets: file 0.95, place 0.90.")
     print_report("Clips planted in long tracks", header, rows, notes)
 
 

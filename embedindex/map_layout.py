@@ -57,15 +57,27 @@ def lay_out(vectors: Float32Array, method: Method, seed: int = 0) -> Float32Arra
         return _in_unit_square(_principal(vectors, 2))
     reduced = np.ascontiguousarray(_principal(vectors, 50), np.float32)
     if method == "pacmap":
-        import pacmap
-
-        logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns of what is asked for here on purpose
-        places = pacmap.PaCMAP(n_components=2, random_state=seed, apply_pca=False).fit_transform(reduced, init="pca")
+        places = _pacmap(reduced, seed)
     else:
         import openTSNE
 
         places = openTSNE.TSNE(random_state=seed, n_jobs=1, initialization="pca").fit(reduced)
     return _in_unit_square(np.asarray(places, np.float64))
+
+
+def _pacmap(reduced: Float32Array, seed: int) -> Float32Array:
+    """Return the places, (n, 2), of points (n, 50); on one thread, whatever numba was told."""
+    import numba
+    import pacmap
+
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns of what is asked for here on purpose
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)  # more only spin while one works: five times the processor time, and longer, too
+    try:
+        layout = pacmap.PaCMAP(n_components=2, random_state=seed, apply_pca=False)
+        return np.asarray(layout.fit_transform(reduced, init="pca"), np.float32)
+    finally:
+        numba.set_num_threads(threads)
 
 
 def _principal(vectors: Float32Array, axes: int) -> Float64Array:
