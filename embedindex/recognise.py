@@ -18,19 +18,21 @@ import numpy as np
 from embedindex.arrays import Float32Array, Float64Array
 from embedindex.correlation import listening_rate
 from embedindex.errors import AudioError, QueryError
-from embedindex.matching import Phase, places
+from embedindex.matching import Phase, Place, places
 from embedindex.narrow import NarrowSpace
 from embedindex.query import Part, Query, part_blocks
-from embedindex.records import FileRecord
 from embedindex.remote_paths import is_remote
 from embedindex.space import Space
 from embedindex.store import Store
 from embedindex.whole import Row
 
-# Results and places that score less than the best by more than this are not listened to, nor more of them than these.
+# Results, and places, that score less than the best by more than this are not listened to, nor more of them than these.
 MARGIN = 0.05
 MOST_FILES = 5
-MOST_PLACES = 8
+MOST_PLACES = 24
+# When nothing was as much as related to the sound so far, it is in none of them.
+RELATED = 0.3
+ENOUGH_PLACES = 10
 # Sounds longer than this lie where most of their windows say: so many do not fit two places by chance.
 LONGEST_S = 30.0
 # Places are right to a fraction of a hop; so much around them is listened to, in hops.
@@ -64,72 +66,61 @@ def recognised_first(
         rows: the best results.
     """
     length_s, path = query.length_s, query.file or query.path
-    if not rows or length_s is None or length_s > LONGEST_S or query.sources or is_remote(path):
+    if length_s is None or length_s > LONGEST_S or query.sources or is_remote(path):
         return rows
-    best: tuple[Recognised, int] | None = None
     heard: dict[int, Float32Array] = {}
-    try:
-        for number, (score, record, *_) in enumerate(rows[:MOST_FILES]):
-            if score < rows[0][0] - MARGIN:
-                break
-            rate = listening_rate(length_s, record.duration or length_s)
+    best, first = Recognised(0.0, 0.0), -1
+    for listened, (place, number, hop_s) in enumerate(_places(store, phases, space, usual_hop_s, rows)):
+        if best.correlation >= SURELY or (listened >= ENOUGH_PLACES and best.correlation < RELATED):
+            break
+        record = rows[number][1]
+        rate = listening_rate(length_s, record.duration or length_s)
+        try:
             if rate not in heard:
                 heard[rate] = _samples(path, query.offset_s, length_s, rate)
+        except (AudioError, QueryError):  # the sound itself is gone
+            return rows
+        try:
+            found = _at(heard[rate], rate, record.path, place.start_s, AROUND_HOPS * hop_s)
+        except (AudioError, QueryError):  # the file is gone, or ends before what its windows say
+            continue
+        if found.correlation > best.correlation:
+            best, first = found, number
+    if best.correlation < LEAST_CORRELATION:
+        return rows
+    score, record, *_ = rows[first]
+    return [(score, record, best.start_s, best.start_s + length_s), *rows[:first], *rows[first + 1 :]]
+
+
+def _places(
+    store: Store, phases: list[Phase], space: Space | NarrowSpace, usual_hop_s: float, rows: list[Row]
+) -> list[tuple[Place, int, float]]:
+    """Return the places to listen to, the best first, each with the number of its row and the hop of its file."""
+    found: list[tuple[Place, int, float]] = []
+    for number, (score, record, *_) in enumerate(rows[:MOST_FILES]):
+        if score < rows[0][0] - MARGIN or not all(len(phase.starts_s) for phase in phases):
+            break
+        if not is_remote(record.path):
             theirs = space.apply(store.vectors_of(record))
             hop_s = record.hop_s or usual_hop_s
-            found = recognise(heard[rate], rate, phases, record, theirs, hop_s, MOST_PLACES if not number else 2)
-            if found is not None and (best is None or found.correlation > best[0].correlation):
-                best = found, number
-            if best is not None and best[0].correlation >= SURELY:
-                break
-    except (AudioError, QueryError):  # the sound itself is gone
-        return rows
-    if best is None:
-        return rows
-    found, number = best
-    score, record, *_ = rows[number]
-    row = (score, record, found.start_s, found.start_s + length_s)
-    return [row, *rows[:number], *rows[number + 1 :]]
+            fitting = places(phases, theirs, hop_s, AROUND_HOPS * hop_s, MOST_PLACES)
+            found += [(place, number, hop_s) for place in fitting]
+    found.sort(key=lambda one: -one[0].score)
+    return [one for one in found[:MOST_PLACES] if one[0].score >= found[0][0].score - MARGIN]
 
 
-def recognise(
-    sound: Float32Array,
-    rate: int,
-    phases: list[Phase],
-    record: FileRecord,
-    theirs: Float32Array,
-    hop_s: float,
-    most: int,
-) -> Recognised | None:
-    """Return where a sound itself is in a file; None where it is not, or the file cannot be heard now.
+def _at(sound: Float32Array, rate: int, path: bytes, start_s: float, around_s: float) -> Recognised:
+    """Return how well a sound, (n,) at a rate, agrees with a file where it does best around a place.
 
-    Args:
-        sound: (n,) its samples.
-        rate: their rate, Hz.
-        phases: its windows.
-        record: the file.
-        theirs: (m, dimension) its windows in the same space, of which one at least is not silent.
-        hop_s: seconds between them.
-        most: at most so many places are listened to.
+    Raises:
+        AudioError: the file cannot be decoded.
+        QueryError: it ends before the place.
     """
-    if is_remote(record.path) or not all(len(phase.starts_s) for phase in phases):
-        return None
-    around_s = AROUND_HOPS * hop_s
-    found = places(phases, theirs, hop_s, around_s, most)
-    best: Recognised | None = None
-    for place in found:
-        first_s = place.start_s - around_s
-        if place.score < found[0].score - MARGIN:
-            break
-        try:
-            there = _samples(record.path, max(0.0, first_s), len(sound) / rate + 2 * around_s, rate)
-        except (AudioError, QueryError):  # gone, or it ends before what the windows say
-            return best
-        before = np.zeros(max(0, round(-first_s * rate)), np.float32)
-        correlation, lag = fit(sound, np.concatenate((before, there)), round(around_s * rate))
-        if correlation >= (best.correlation if best else LEAST_CORRELATION):
-            best = Recognised(correlation, max(0.0, first_s + lag / rate))
-    return best
+    first_s = start_s - around_s
+    there = _samples(path, max(0.0, first_s), len(sound) / rate + 2 * around_s, rate)
+    before = np.zeros(max(0, round(-first_s * rate)), np.float32)
+    correlation, lag = fit(sound, np.concatenate((before, there)), round(around_s * rate))
+    return Recognised(correlation, max(0.0, first_s + lag / rate))
 
 
 def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float, int]:
