@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from embedindex.audio import read_audio
+from embedindex.arrays import Float32Array
+from embedindex.audio import AudioReader
 from embedindex.errors import AudioError
 
 LENGTH_S = 30.0
@@ -94,11 +95,22 @@ def _cut(paths: Sequence[Path], folder: Path, start_s: float) -> None:
     part.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
         try:
-            sound = read_audio(path, sample_rate=RATE)[0]
+            sound = _beginning(path, start_s + LENGTH_S)
         except AudioError:
             continue
-        first = round(start_s * RATE)
-        kept = sound[first : first + round(LENGTH_S * RATE)]
+        kept = sound[round(start_s * RATE) :]
         if len(kept):
             sf.write(part / f"{number:03} {path.stem}.wav", kept, RATE)
     part.rename(folder)
+
+
+def _beginning(path: Path, length_s: float) -> Float32Array:
+    """Return the first seconds of a file, of what it has; the rest is not read."""
+    blocks, missing = [np.zeros(0, np.float32)], round(length_s * RATE)
+    with AudioReader(path, sample_rate=RATE) as reader:
+        for block in reader.blocks():
+            blocks.append(block[:missing])
+            missing -= len(block)
+            if missing <= 0:
+                break
+    return np.concatenate(blocks)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from label_excerpts import soundtracks, types
+from label_fonts import instruments, percussion
 from neighbours import label_of
 
 from embedindex.comparison import compare
@@ -71,6 +72,8 @@ def collections(keep: Path, only: Sequence[str] = ()) -> Iterator[Collection]:
         ("lmms", "LMMS folders", lambda: "/usr/share/lmms/samples", "/samples/([^/]+)/"),
         ("types", "speech, music, effects…", lambda: types(keep / "types"), "/types/([^/]+)/"),
         ("soundtracks", "game soundtracks", lambda: soundtracks(keep / "soundtracks"), "folder"),
+        ("instruments", "General MIDI families", lambda: instruments(keep / "instruments"), r"/([a-z ]+)-\d+\.wav$"),
+        ("percussion", "General MIDI drums", lambda: percussion(keep / "percussion"), r"/([a-z ]+)_\d+_\d+\.wav$"),
     )
     for name, title, folder, rule in known:
         if not only or name in only:

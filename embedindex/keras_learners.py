@@ -1,8 +1,9 @@
 """The tutorials' neural networks, learnt with Keras on TensorFlow: a dense one on rows, a small convolutional one.
 
 `learn_dense`: 256, 128, 64 units and a softmax. `learn_conv`: three convolutions with two poolings between them on mel
-spectrograms. Both stop when the validation's loss no longer falls, and keep the best state. What comes back are plain
-arrays: TensorFlow is needed to learn, never to judge. The same seed gives the same network on the same machine.
+spectrograms. Both stop when the validation's loss, calibrated, no longer falls, and keep the best state. What comes
+back are plain arrays: TensorFlow is needed to learn, never to judge. The same seed gives the same network on the same
+machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embedindex.arrays import BoolArray, Float32Array
+from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from embedindex.classifier_graph import ConvClassifier, DenseClassifier, Layer
 from embedindex.errors import EngineMissingError
 from embedindex.learners import Step, expanded
@@ -23,6 +24,8 @@ POOL = 4
 BATCH = 32
 MAX_EPOCHS = 100
 PATIENCE = 12
+# How surely a network speaks is set right afterwards (`embedindex.fitting`): too much of it is no reason to stop.
+TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 LEARNING_RATE = 1e-3
 
 
@@ -131,16 +134,27 @@ def _fit(
     history: list[dict[str, float]],
     step: Step | None,
 ) -> None:
-    """Train in place until the validation's loss has not fallen for `PATIENCE` epochs; the best weights stay."""
+    """Train in place until the validation's calibrated loss stays up for `PATIENCE` epochs; the best weights stay."""
     place, label, weight = expanded(truth)
     held, held_label, held_weight = expanded(validation[1])
+    held_inputs = validation[0][held]
 
     class Follow(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unused-ignore]
+        best = float("inf")
+        best_epoch = 0
+        weights: Any = None
+
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             history.append({name: float(value) for name, value in (logs or {}).items()})
             if step is not None:
                 step(epoch + 1, MAX_EPOCHS)
+            loss = calibrated_loss(self.model.predict(held_inputs, verbose=0), held_label, held_weight)
+            if loss < self.best:
+                self.best, self.best_epoch, self.weights = loss, epoch, self.model.get_weights()
+            elif epoch - self.best_epoch >= PATIENCE:
+                self.model.stop_training = True
 
+    follow = Follow()
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -148,9 +162,28 @@ def _fit(
         inputs[place],
         label,
         sample_weight=weight,
-        validation_data=(validation[0][held], held_label, held_weight),
+        validation_data=(held_inputs, held_label, held_weight),
         batch_size=BATCH,
         epochs=MAX_EPOCHS,
         verbose=0,
-        callbacks=[keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True), Follow()],
+        callbacks=[follow],
     )
+    if follow.weights is not None:
+        model.set_weights(follow.weights)
+
+
+def calibrated_loss(chances: Float32Array, label: Int64Array, weight: Float64Array) -> float:
+    """Return the mean negative log probability of what rows are, at the best of some temperatures.
+
+    Args:
+        chances: (m, C) as the network says them.
+        label: (m,) what they are.
+        weight: (m,) how much each counts.
+    """
+    logarithms = np.log(np.maximum(chances, 1e-9)).astype(np.float64)
+    losses = []
+    for temperature in TEMPERATURES:
+        scores = logarithms / temperature
+        said = scores[np.arange(len(label)), label] - np.log(np.exp(scores).sum(axis=1))
+        losses.append(-float((weight * said).sum() / weight.sum()))
+    return min(losses)

@@ -358,6 +358,25 @@ def test_neural_networks_learn_and_are_used_without_keras(drums: str, tmp_path: 
     assert again["history"] == told["history"]
 
 
+def test_too_much_confidence_is_no_reason_to_stop_a_network() -> None:
+    """Twice as sure in every log odds, it is as good once calibrated; knowing nothing is not."""
+    from embedindex.keras_learners import calibrated_loss
+
+    scores = np.random.default_rng(2).standard_normal((200, 3)) + 2 * np.eye(3)[np.arange(200) % 3]
+    label, weight = np.arange(200) % 3, np.ones(200)
+
+    def loss(factor: float) -> float:
+        raised = np.exp(factor * scores)
+        return calibrated_loss(np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32), label, weight)
+
+    # Two Gaussians 2 apart: twice the difference are the true log odds.
+    assert loss(4) == pytest.approx(loss(2), abs=1e-3)
+    log_loss = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the independent reference").log_loss
+    raised = np.exp(2 * scores)
+    assert loss(2) == pytest.approx(log_loss(label, raised / raised.sum(axis=1, keepdims=True)), abs=1e-3)
+    assert calibrated_loss(np.full((200, 3), 1 / 3, np.float32), label, weight) == pytest.approx(np.log(3))
+
+
 @needs_tensorflow
 @pytest.mark.slow
 def test_saved_networks_say_what_keras_says(monkeypatch: pytest.MonkeyPatch) -> None:
