@@ -43,7 +43,7 @@ class Regression:
 
     def scores(self, likenesses: Float32Array) -> Float64Array:
         """Return (n, C) what is said about files by their likenesses (n, m) to the labelled ones."""
-        return np.asarray(likenesses @ self.coefficients + self.offset, np.float64)
+        return np.asarray(likenesses @ self.coefficients.astype(np.float32) + self.offset, np.float64)
 
 
 def learn_regression(likenesses: Float32Array, truth: BoolArray, groups: Int64Array) -> Regression:

@@ -391,6 +391,7 @@ def test_saved_networks_say_what_keras_says(monkeypatch: pytest.MonkeyPatch) -> 
         kept.append(model.predict(inputs, verbose=0))  # type: ignore[attr-defined]
 
     monkeypatch.setattr(keras_learners, "_fit", spy)
+    monkeypatch.setattr(keras_learners, "MAX_EPOCHS", 4)
     rows, truth, _ = blobs(3)
     dense = keras_learners.learn_dense(rows, truth, (rows, truth), seed=1, history=[])
     said = Session(rows_graph(plain(12), dense, rows[:1], 3, {})).probabilities(rows)
