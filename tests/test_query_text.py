@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -233,6 +234,11 @@ def test_sound_on_standard_input_is_asked_about(place: Path, monkeypatch: pytest
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = similar_from_stdin((place / "library" / "sweep.wav").read_bytes(), "--paths", "-k", "1")
     assert done.stdout == os.fsencode(place / "library" / "sweep.wav") + b"\n"
+    clip = write_samples(tmp_path / "clip.wav", SWEEP[4905 : 4905 + 2 * TINY_RATE])
+    found = json.loads(similar_from_stdin(clip.read_bytes(), "--json", "-k", "1").stdout)
+    clip.unlink()
+    assert found["query"] == ["-"]
+    assert found["results"][0]["start"] == pytest.approx(4905 / TINY_RATE, abs=2e-3)
     broken = similar_from_stdin(b"no sound at all")
     assert broken.returncode == 1
     assert broken.stderr.startswith(b"embedindex: standard input: its content is not audio")
