@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import Pipe
+from multiprocessing import Pipe, current_process
+from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from embedindex.models.convnet_onnx import build
 from embedindex.models.device_process import _Server
 from embedindex.models.devices import Device, can_use_device, find_devices, request_for_device
 from embedindex.models.engines import CPU_PROVIDERS
+from embedindex.models.remote import RemoteModel
 from embedindex.store import Store
 from embedindex.worker import Embedded, WorkerSetup
 from embedindex.workers import Event, Hashed, WorkerPool
@@ -166,6 +169,31 @@ def test_workers_go_on_when_the_process_is_killed_or_hangs(
                 "the process that computes on processor is gone; the processor goes on with its work"
             ]
     assert not lives(process.pid)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes there wait for ever to be read")
+def test_process_that_does_not_even_read_is_given_up(tmp_path: Path) -> None:
+    model, over = load_model(TINY), threading.Event()
+    windows = np.random.default_rng(0).normal(0, 0.1, (200, 8000)).astype(np.float32)  # more than a socket holds
+    with Listener(str(tmp_path / "s"), "AF_UNIX", authkey=bytes(current_process().authkey)) as listener:
+
+        def hang() -> None:
+            with listener.accept() as client:
+                client.send(("ready", model.identity.fingerprint))
+                over.wait()
+
+        thread = threading.Thread(target=hang, daemon=True)
+        thread.start()
+        remote = RemoteModel(model, str(listener.address), answer_s=0.3)  # type: ignore[arg-type]
+        try:
+            asked = threading.Thread(target=lambda: made.append(remote.embed(windows)), daemon=True)
+            made: list[Float32Array] = []
+            asked.start()
+            asked.join(60)
+            assert len(made) == 1
+        finally:
+            over.set()
+        np.testing.assert_array_equal(made[0], model.embed(windows))
 
 
 def results(pool: WorkerPool, paths: list[Path]) -> Iterator[object]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
+import struct
+import sys
 from multiprocessing.connection import Client, Connection
 
 from embedindex.arrays import Float32Array
@@ -36,6 +40,7 @@ class RemoteModel:
         self._connection: Connection | None = None
         try:
             self._connection = Client(address, authkey=bytes(multiprocessing.current_process().authkey))
+            _limit_sending(self._connection, answer_s)
             if not self._connection.poll(READY_S):
                 raise EOFError
             _, fingerprint = self._connection.recv()
@@ -75,3 +80,12 @@ class RemoteModel:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _limit_sending(connection: Connection, seconds: float) -> None:
+    """Have sending fail with an OSError when the other end does not read for so long."""
+    if sys.platform == "win32":  # its pipes have no such limit
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))  # a struct timeval
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
