@@ -199,9 +199,9 @@ def test_file_longer_than_allowed_is_refused(library: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's data is Linux's")
 def test_file_that_needs_too_much_memory_fails_alone(library: Path) -> None:
-    path = write_samples(library / "wide.wav", np.zeros((3_000_000, 1), np.float32) + 0.1)
+    path = write_samples(library / "wide.wav", np.zeros((4_500_000, 1), np.float32) + 0.1)
     good = make_sound(library / "good.wav")
-    tight = WorkerSetup(TINY, 0.5, MAX_DURATION_S, niceness=0, memory_bytes=56 * 2**20)
+    tight = WorkerSetup(TINY, 0.5, MAX_DURATION_S, niceness=0, memory_bytes=80 * 2**20)
     with WorkerPool(tight, 1, fingerprint()) as pool:
         pool.submit(1, os.fsencode(path))
         (event,) = finish(pool)
