@@ -285,9 +285,9 @@ class QueryMaker:
             return (Heard(as_stored(path, vectors, model), starts_s),), length_s
         samples, peak = held
         as_it_is = hear(path, samples, peak, model, self._model.hop_s, part.start_s)
-        return (*as_it_is, *self._repaired(path, part, part.start_s)), len(samples) / rate
+        return (*as_it_is, *self._repaired(path, part)), len(samples) / rate
 
-    def _repaired(self, path: bytes, part: Part, first_s: float) -> list[Heard]:
+    def _repaired(self, path: bytes, part: Part) -> list[Heard]:
         """Return a short sound as it is heard with its peaks put back; nothing when it is not clipped."""
         import soxr
 
@@ -297,7 +297,7 @@ class QueryMaker:
         if whole is None:
             return []
         sound = np.asarray(soxr.resample(whole, own_rate, rate, quality="HQ"), np.float32)
-        return hear(path, sound, float(np.abs(whole).max()), self.model(), self._model.hop_s, first_s)
+        return hear(path, sound, float(np.abs(whole).max()), self.model(), self._model.hop_s, part.start_s)
 
     def _short(self, path: bytes, sample_rate: int, part: Part) -> tuple[Float32Array, float] | None:
         """Return (samples, peak) of a sound, or a part, of up to `PHASED_UP_TO_S` seconds, None for a longer one."""

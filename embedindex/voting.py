@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from embedindex.regression import cross_scores, learn_regression
+from embedindex.regression import cross_scores
 
 K_CHOICES = (1, 3, 5, 10, 20)
 # Another number than the usual must explain the labels so much better, in nats a file: the choice is noisy, and costs
@@ -234,7 +234,7 @@ def choose_voter(
     truth: BoolArray,
     groups: Int64Array,
     ks: Sequence[int],
-    scores: Float64Array | None = None,
+    scores: Float64Array,
 ) -> Voter:
     """Return the voter learnt from labelled files, each predicted by those of other groups.
 
@@ -246,11 +246,10 @@ def choose_voter(
         truth: (m, C).
         groups: (m,).
         ks: numbers of neighbours to choose from, by likelihood.
-        scores: (m, C) what a regression says of each without its group; None: it is learnt.
+        scores: (m, C) what a regression says of each without its group.
     """
     allowed = groups[:, None] != groups[None, :]
-    said = learn_regression(likenesses, truth, groups).left_out if scores is None else scores
-    found = gather_evidence(likenesses - penalties, truth, said, ks, allowed)
+    found = gather_evidence(likenesses - penalties, truth, scores, ks, allowed)
     voters = {k: learn_voter(evidence, truth, k) for evidence, k in zip(found, ks, strict=True)}
     best = max(voters.values(), key=lambda voter: voter.log_likelihood)
     usual = voters.get(USUAL_K, best)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.worker import WorkerSetup
 from tests.command_line import command, refusal
-from tests.indexing import age, constant, make_sound, records, run_scan, write_samples
+from tests.indexing import TINY, age, constant, make_sound, records, run_scan, write_samples
 from tests.servers import WebServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("ray")]
@@ -140,39 +141,40 @@ def test_machines_get_the_weights_that_they_lack_and_no_others(
 
 
 def test_lost_machine_costs_nothing_but_time(
-    library: Path, index: str, cluster: Any, on: Cluster, tmp_path: Path
+    library: Path, index: str, cluster: Any, on: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(300):
+    for number in range(60):
         make_sound(library / str(number % 9) / f"{number}.wav", 100 + 3 * number, 1 + number % 5)
+    go = tmp_path / "go"
     doomed = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    killed = threading.Event()
 
-    def kill() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not killed.is_set():
-            try:
-                with Store(index) as store:
-                    if store.counts().ok >= 60:
-                        os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-                        killed.set()
-            except Exception:  # noqa: BLE001, S110 - the index may not be there yet
-                pass
-            time.sleep(0.02)
+    def lose_it_when_all_have_work() -> None:
+        wait_until(lambda: len(list(tmp_path.glob("go.*"))) == 3)
+        os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        wait_until(lambda: "was lost with" in caplog.text)
+        go.touch()
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=lose_it_when_all_have_work)
     killer.start()
     try:
-        summary = run_scan(index, library, cluster=on, workers=0)
+        waiting = replace(TINY, options=(("until", str(go)),))
+        summary = run_scan(index, library, cluster=on, workers=0, request=waiting)
     finally:
         killer.join()
         cluster.remove_node(doomed, allow_graceful=False)
-    assert killed.is_set()
-    assert summary.crashes >= 1
-    assert (summary.added, summary.failed) == (300, 0)
+    assert summary.crashes == 1
+    assert (summary.added, summary.failed) == (60, 0)
     alone = str(tmp_path / "alone")
     run_scan(alone, library)
     assert content(index) == content(alone)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_coordinator_that_was_killed_goes_on_where_it_was(

@@ -43,6 +43,13 @@ def finish(pool: WorkerPool, *, embed: bool = True, patience_s: float = 90.0) ->
     return done
 
 
+def first_event(pool: WorkerPool) -> Event:
+    """Return the first thing that happens."""
+    while True:
+        for event in pool.events(0.1):
+            return event
+
+
 def test_each_file_comes_back_once(library: Path) -> None:
     paths = [make_sound(library / f"{number}.wav", 200 + 50 * number) for number in range(5)]
     with WorkerPool(SETUP, 2, fingerprint()) as pool:
@@ -195,6 +202,14 @@ def test_file_longer_than_allowed_is_refused(library: Path) -> None:
         (event,) = finish(pool)
     assert isinstance(event.result, Failed)
     assert event.result.kind == "limit"
+
+
+def test_model_computes_before_any_sound_takes_memory(library: Path) -> None:
+    broken = replace(TINY, options=(("broken", "all"),))
+    with WorkerPool(replace(SETUP, request=broken), 1, load_model(broken).identity.fingerprint) as pool:
+        pool.submit(1, os.fsencode(make_sound(library / "a.wav")))
+        with pytest.raises(ModelError, match="cannot be computed"):
+            first_event(pool)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's data is Linux's")

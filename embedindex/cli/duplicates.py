@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -14,6 +13,7 @@ from embedindex.cli.options import (
     JsonOption,
     QuietOption,
 )
+from embedindex.cli.threads import spare_threads
 
 if TYPE_CHECKING:
     from embedindex.filters import Filters
@@ -46,8 +46,7 @@ def duplicates(
 
     Example: embedindex duplicates --path 'drums/*'
     """
-    # Idle threads of numpy's BLAS spin and take the processors from FAISS's.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    spare_threads()
     from embedindex.index import load_view
     from embedindex.locations import index_folder
     from embedindex.near_duplicates import find_duplicates, group_to_json

@@ -8,7 +8,8 @@ import typer
 
 from embedindex.cli.console import print_json, print_line, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
-from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, spare_threads, summary_line, told_progress
+from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, summary_line, told_progress
+from embedindex.cli.threads import spare_threads
 
 MaybeFloat = Optional[float]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
 

@@ -10,6 +10,7 @@ import typer
 from embedindex.cli.console import amount, progress_bar, say
 from embedindex.cli.filter_options import with_filters
 from embedindex.cli.options import IndexOption, QuietOption
+from embedindex.cli.threads import spare_threads
 
 if TYPE_CHECKING:
     from embedindex.filters import Filters
@@ -50,7 +51,7 @@ def map_library(
 
     Example: embedindex map library.html --colour genre
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    spare_threads()
     from embedindex.errors import UsageError, display_path
     from embedindex.index import load_view
     from embedindex.locations import index_folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 from embedindex.cli.console import SlowLines, amount, clock, print_json, print_line, progress_bar, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 from embedindex.cli.remix_options import one_of, parse_bending, parse_layers, parse_lufs, remix_options
+from embedindex.cli.threads import spare_threads
 
 if TYPE_CHECKING:
     from embedindex.remix.compose import Sound
@@ -200,14 +200,6 @@ def render(
     written = render_recipe(found, output, bits=bits, extras=extras)
     if not quiet:
         print_line(f"{output}: {written.lufs:.1f} LUFS, {written.true_peak_db:.1f} dBTP")
-
-
-def spare_threads() -> None:
-    """Keep numpy's BLAS to one thread; call it before numpy is imported.
-
-    Its idle threads spin: on a busy machine choosing took two and a half times as much processor time with two of them.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _extras(labels: bool, events: bool, picture: bool, stems: str | None, stems_by: str, rpp: str | None) -> Extras:

@@ -20,6 +20,7 @@ from embedindex.cli.options import (
     PathsOption,
     one_format,
 )
+from embedindex.cli.threads import spare_threads
 
 if TYPE_CHECKING:
     from embedindex.audition import Format
@@ -111,8 +112,7 @@ def similar(
 
     Example: embedindex similar clip.wav -k 20 --max-duration 5
     """
-    # Idle threads of numpy's BLAS spin and take the processors from FAISS's: without them a search takes half the time.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    spare_threads()
     from embedindex.cli import similar_output
     from embedindex.errors import UsageError
     from embedindex.grouping import group_hits

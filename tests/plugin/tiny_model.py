@@ -3,7 +3,8 @@
 A vector holds the log energies of 16 bands of the spectrum. A constant positive sound kills the process, a constant
 negative one hangs it; that is how tests make a worker crash or stall on a real file. With the option ``room=N`` a
 process that computes it for others (`models.device_process`) has memory for so many windows; with ``broken=yes`` it
-fails. With ``slow=S`` every call takes S seconds.
+fails; with ``broken=all`` no process can compute. With ``slow=S`` every call takes S seconds; with ``until=PATH`` the
+sounds wait until that file exists, and ``PATH.N`` says that process N waits.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import UsageError
+from embedindex.errors import ModelError, UsageError
 from embedindex.models import ModelIdentity, ModelRequest
 
 RATE = 8000
@@ -32,12 +34,14 @@ class TinyModel:
         standardise: bool,
         precision: dict[str, str | bool],
         room: int | None,
-        broken: bool,
+        broken: str,
         slow_s: float,
+        until: str | None,
     ) -> None:
         self._room = room
         self._broken = broken
         self._slow_s = slow_s
+        self._until = until
         self._identity = ModelIdentity(
             name="tiny",
             sample_rate=RATE,
@@ -67,9 +71,15 @@ class TinyModel:
         if "CUDA_VISIBLE_DEVICES" in os.environ:  # only a device's process has it
             if self._room is not None and len(inputs) > self._room:
                 raise MemoryError
-            if self._broken:
+            if self._broken == "yes":
                 raise RuntimeError("the driver is out of order")
+        if self._broken == "all":
+            raise ModelError("the network cannot be computed")
         time.sleep(self._slow_s)
+        if self._until is not None and inputs.any():
+            Path(f"{self._until}.{os.getpid()}").touch()
+            while not os.path.exists(self._until):
+                time.sleep(0.02)
         bands = inputs.mean(axis=2)
         vectors: Float32Array = np.log1p(bands).astype(np.float32)
         return vectors
@@ -80,11 +90,12 @@ def load(request: ModelRequest) -> TinyModel:
     version = int(options.pop("version", "1"))
     standardise = options.pop("standardise", "no") == "yes"
     room = options.pop("room", None)
-    broken = options.pop("broken", "no") == "yes"
+    broken = options.pop("broken", "no")
     slow_s = float(options.pop("slow", "0"))
+    until = options.pop("until", None)
     precision: dict[str, str | bool] = {"precision": "fp32"}
     if request.precision == "int8":  # the same numbers, said to be another precision's
         precision = {"precision": "int8", "agrees_with_fp32": options.pop("agrees", "yes") == "yes"}
     if options:
         raise UsageError(f"tiny has no option {next(iter(options))}")
-    return TinyModel(version, standardise, precision, None if room is None else int(room), broken, slow_s)
+    return TinyModel(version, standardise, precision, None if room is None else int(room), broken, slow_s, until)
