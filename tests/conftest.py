@@ -38,6 +38,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in long]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Store what coverage has seen while the runner waits: it kills processes that take over ten seconds to end."""
+    if "coverage" in sys.modules:
+        from coverage import Coverage
+
+        measuring = Coverage.current()
+        if measuring is not None:
+            measuring.stop()
+            measuring.save()
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """An empty folder for sounds."""
