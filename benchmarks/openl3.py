@@ -6,8 +6,9 @@
 Each engine runs in a process of its own, restricted to as many cores as it has threads; the contestants take turns
 `--repeats` times and the best and the median count, by wall clock and by processor time, as a shared machine slows
 whoever happens to run. `--official-source` is a folder with the official `openl3` package, run by `--official-python`,
-an interpreter that has its dependencies. int8 is the variant stored for these weights, whatever was decided about it;
-with `--variant N`, the Nth of `embedindex.models.quantise.VARIANTS`, counted from 0 and prepared for this run.
+an interpreter that has its dependencies. OpenVINO takes part where it is installed, in bf16. int8 and bf16 are the
+variants stored for these weights, whatever was decided about them; with `--variant N`, int8 is the Nth of
+`embedindex.models.quantise.VARIANTS`, counted from 0 and prepared for this run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,8 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         Contestant(f"{options.model} onnxruntime {name}", sys.executable, [f"{name}@onnxruntime"])
         for name in options.precisions
     ]
+    if options.model == "openl3" and find_spec("openvino"):
+        entered.append(Contestant("openl3 openvino bf16", sys.executable, ["bf16@openvino"]))
     if options.model == "openl3" and options.tensorflow_python:
         entered.append(Contestant("openl3 tensorflow fp32", options.tensorflow_python, ["fp32@tensorflow"]))
     if options.model == "openl3" and options.official_source:

@@ -307,15 +307,15 @@ def test_an_onnx_model_with_other_bytes_is_not_loaded() -> None:
 
 
 def test_unknown_engine_and_impossible_precision_are_refused(random_file: str) -> None:
-    with pytest.raises(UsageError, match="auto, onnxruntime, tensorflow, openl3"):
+    with pytest.raises(UsageError, match="auto, onnxruntime, openvino, tensorflow, openl3"):
         load(ModelRequest("openl3", weights=random_file, engine="torch"))
-    with pytest.raises(UsageError, match="auto, fp32, int8"):
+    with pytest.raises(UsageError, match="auto, fp32, int8, bf16"):
         load(ModelRequest("openl3", weights=random_file, precision="fp64"))
     with pytest.raises(UsageError, match="fp32 only"):
         load(ModelRequest("openl3", weights=random_file, precision="int8", engine="tensorflow"))
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "openl3"])
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow", "openl3"])
 def test_an_engine_that_is_not_installed_is_said_so(models_folder: Path, random_file: str, engine: str) -> None:
     if find_spec(engine):
         pytest.skip(f"{engine} is installed")
@@ -323,7 +323,7 @@ def test_an_engine_that_is_not_installed_is_said_so(models_folder: Path, random_
         load(ModelRequest("openl3", weights=random_file, engine=engine))
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "openl3"])
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow", "openl3"])
 def test_engines_agree(models_folder: Path, random_file: str, engine: str) -> None:
     if not find_spec(engine):
         pytest.skip(f"{engine} is not installed")

@@ -64,8 +64,8 @@ def embed(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="Use this weights file instead of the model's own."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or int8.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime, tensorflow or openl3.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, int8 or bf16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorflow or openl3.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Write the vectors of sounds to .npz files (arrays embedding and timestamps), as `openl3 audio` does.

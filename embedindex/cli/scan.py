@@ -50,9 +50,10 @@ def scan(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="Use this weights file instead of the model's own."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, int8 or bf16.")] = "auto",
     engine: Annotated[
-        str, typer.Option(help="auto, onnxruntime, tensorflow or openl3; ray: on a cluster; both: ray,tensorflow.")
+        str,
+        typer.Option(help="auto, onnxruntime, openvino, tensorflow or openl3; ray: on a cluster; both: ray,openvino."),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda: NVIDIA devices compute the model.")] = "auto",
     address: Annotated[

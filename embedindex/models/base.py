@@ -106,7 +106,7 @@ PRECISION_PARAMETERS = ("precision", "quantisation", "agrees_with_fp32")
 
 
 def same_space(one: ModelIdentity, other: ModelIdentity) -> bool:
-    """Say whether vectors of the two may be compared: equal, or float32 and an int8 measured to agree with it."""
+    """Say whether vectors of the two may be compared: equal, or each float32 or measured to agree with it."""
     if one == other:
         return True
     return _without_precision(one) == _without_precision(other) and all(
@@ -128,8 +128,9 @@ class ModelRequest:
         name: registry name.
         options: the model's own options as (key, value) text pairs, e.g. ``(("input_repr", "mel128"),)``.
         weights: path of a weights file to use instead of the model's own.
-        precision: ``"auto"``, ``"fp32"`` or ``"int8"``.
-        engine: ``"auto"`` or the name of an engine the model knows (``"onnxruntime"``, ``"tensorflow"``, ``"openl3"``).
+        precision: ``"auto"``, ``"fp32"``, ``"int8"`` or ``"bf16"``.
+        engine: ``"auto"`` or the name of an engine the model knows (``"onnxruntime"``, ``"openvino"``,
+            ``"tensorflow"``, ``"openl3"``).
         threads: threads one call of `embed` may use.
         device: ``"cpu"``, or ``"cuda"`` for the NVIDIA device that CUDA shows first. No index remembers it.
     """

@@ -7,7 +7,7 @@ the combination that x86 has instructions for (VNNI) and that ONNX Runtime keeps
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,27 @@ class IntegerNet:
     lows: Float32Array
 
 
+@dataclass(frozen=True)
+class BfloatNet:
+    """A network whose first layers are for bfloat16, the later ones, if any, for integers.
+
+    Attributes:
+        net: the network: geometry and head are its.
+        floats: the first layers, of natural units; the first takes the input in three parts.
+        given: (channels,) float32, the size of a step of each channel that the integers are given.
+        integers: the other layers.
+        steps: (channels,) float32, the size of a step of each channel of the result of integers.
+        lows: (channels,) float32, what 0 steps stand for in it.
+    """
+
+    net: ConvNet
+    floats: tuple[ConvLayer, ...]
+    given: Float32Array
+    integers: tuple[IntegerLayer, ...]
+    steps: Float32Array
+    lows: Float32Array
+
+
 def build(net: ConvNet, *, flows: bool = False, half: bool = False, tiled: bool = False) -> bytes:
     """Return `net` as an ONNX model in floating point.
 
@@ -95,6 +116,28 @@ def build_integer(plan: IntegerNet) -> bytes:
     for number, layer in enumerate(plan.integers, len(plan.floats)):
         flow = _integer_layer(graph, layer, flow, plan.split and number == len(plan.floats), number)
     return graph.model(plan.net, _head(graph, plan.net, flow, plan))
+
+
+def build_bfloat(plan: BfloatNet) -> bytes:
+    """Return an ONNX model in float32 whose weights and inputs fit bfloat16, with integers behind.
+
+    Its input is ``spectrograms`` in three parts, (n, 3, rows, columns). Integer layers are float convolutions between
+    QuantizeLinear and DequantizeLinear nodes, from which OpenVINO makes integer ones. The last one's result stays in
+    floating point; only what has a ReLU after it is rounded to steps.
+    """
+    graph = Graph()
+    flow = "spectrograms"
+    for number, layer in enumerate(plan.floats):
+        last = number == len(plan.floats) - 1 and plan.integers
+        flow = _float_layer(graph, replace(layer, pool=None) if last else layer, flow, number, half=False)
+        if last:  # the largest of rounded values is the rounded largest, and has a quarter of the bytes
+            share = graph.constant("share", (1 / plan.given).reshape(1, -1, 1, 1))
+            flow = _in_whole_steps(graph, graph.add("Mul", [flow, share], "in_steps"), "given")
+            flow = _pool(graph, flow, layer.pool, "given_pool")
+    for number, integer in enumerate(plan.integers, len(plan.floats)):
+        units = (plan.steps, plan.lows) if number == len(plan.net.layers) - 1 else None
+        flow = _integer_layer_between_floats(graph, integer, flow, number, units)
+    return graph.model(plan.net, _head(graph, plan.net, flow), parts=plan.floats[0].kernel.shape[1])
 
 
 def flow_names(net: ConvNet) -> list[str]:
@@ -165,6 +208,31 @@ def _conv_attributes(kernel: npt.NDArray[Any]) -> dict[str, Any]:
         "pads": [(rows - 1) // 2, (columns - 1) // 2, rows // 2, columns // 2],
         "strides": [1, 1],
     }
+
+
+def _integer_layer_between_floats(
+    graph: Graph, layer: IntegerLayer, flow: str, number: int, units: tuple[Float32Array, Float32Array] | None
+) -> str:
+    """Return what leaves a layer: whole steps, or, with ``(steps, lows)`` as `units`, values."""
+    scales, lows = layer.scales, np.zeros(1, np.float32)
+    if units is not None:
+        scales, lows = (scales * units[0]).astype(np.float32), units[1]
+    inputs = [
+        graph.constant(f"kernel{number}", layer.kernel),
+        graph.constant(f"w_scale{number}", scales),
+        graph.constant(f"w_zero{number}", np.zeros(len(scales), np.int8)),
+    ]
+    kernel = graph.add("DequantizeLinear", inputs, f"weights{number}", axis=0)
+    bias = graph.constant(f"bias{number}", (layer.bias * scales + lows).astype(np.float32))
+    flow = graph.add("Conv", [flow, kernel, bias], f"conv{number}", **_conv_attributes(layer.kernel))
+    if units is None:
+        flow = _in_whole_steps(graph, graph.add("Relu", [flow], f"layer{number}"), f"whole{number}")
+    return _pool(graph, flow, layer.pool, f"pool{number}")
+
+
+def _in_whole_steps(graph: Graph, flow: str, name: str) -> str:
+    """Return `flow` rounded to 0 to 255, in floating point."""
+    return _dequantise(graph, _quantise(graph, flow, 1.0, 0, name), 0, f"{name}_steps")
 
 
 def _split(graph: Graph, flow: str) -> str:

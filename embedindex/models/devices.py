@@ -41,7 +41,7 @@ def find_devices(wanted: str, engine: str = "auto") -> tuple[Device, ...]:
         engine: what is to use them, as in a request.
 
     Raises:
-        UsageError: there is no such choice.
+        UsageError: there is no such choice, or the engine computes on processors only.
         DeviceError: ``cuda`` was asked for, and there is no such device, or ONNX Runtime cannot use it.
     """
     if wanted == "processor":
@@ -49,6 +49,10 @@ def find_devices(wanted: str, engine: str = "auto") -> tuple[Device, ...]:
     if wanted not in CHOICES:
         raise UsageError(f"--device {wanted}: choose {', '.join(CHOICES)}")
     if wanted == "cpu":
+        return ()
+    if engine == "openvino":
+        if wanted == "cuda":
+            raise UsageError("--device cuda: the engine openvino computes on the processor; leave out one of them")
         return ()
     devices = _nvidia()
     if wanted == "cuda" and not devices:

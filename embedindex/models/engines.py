@@ -1,5 +1,7 @@
 """What computes a network: ONNX Runtime (the default), TensorFlow through Keras 3, or the official package itself.
 
+OpenVINO has a module of its own, `embedindex.models.openvino_network`.
+
 Conventions: a network takes spectrograms (n, rows, columns) float32 and returns cells (n, length) float32. The official
 package has its own front end, so it takes windows of samples instead. Each says how many windows it likes at once.
 """
@@ -24,7 +26,9 @@ from embedindex.arrays import Float32Array
 from embedindex.errors import ChecksumError, DeviceError, EngineMissingError, ModelError, UsageError
 from embedindex.models.convnet import ConvNet
 
-ENGINES = ("onnxruntime", "tensorflow", "openl3")
+ENGINES = ("onnxruntime", "openvino", "tensorflow", "openl3")
+# The cheaper arithmetic of each engine; the others compute in float32 only.
+CHEAPER = {"onnxruntime": "int8", "openvino": "bf16"}
 # Windows in one call. More than that gain nothing on a processor, and cost memory.
 CPU_BATCH = 8
 # What computes a network, as ONNX Runtime names it, with options or without.

@@ -59,11 +59,12 @@ class Graph:
 
         return self.add("Cast", [flow], output, to=TensorProto.FLOAT16 if half else TensorProto.FLOAT)
 
-    def model(self, net: ConvNet, output: str) -> bytes:
-        """Return the finished model as bytes."""
+    def model(self, net: ConvNet, output: str, *, parts: int | None = None) -> bytes:
+        """Return the finished model as bytes; its input has channels if it comes in so many parts."""
         from onnx import TensorProto, checker, helper
 
-        given = helper.make_tensor_value_info("spectrograms", TensorProto.FLOAT, ["n", net.rows, net.columns])
+        shape = ["n", *([] if parts is None else [parts]), net.rows, net.columns]
+        given = helper.make_tensor_value_info("spectrograms", TensorProto.FLOAT, shape)
         made = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", "length"])
         graph = helper.make_graph(self.nodes, "convnet", [given], [made], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="embedindex")

@@ -19,7 +19,7 @@ from embedindex.models.arithmetic import cuda_network
 from embedindex.models.base import ModelIdentity, ModelRequest, ParameterValue
 from embedindex.models.cache import WeightsFile
 from embedindex.models.converted import Converted
-from embedindex.models.engines import KerasNetwork, OfficialOpenl3, OnnxNetwork, choose_engine
+from embedindex.models.engines import CHEAPER, KerasNetwork, OfficialOpenl3, OnnxNetwork, choose_engine
 from embedindex.models.openl3_frontend import (
     FRONT_ENDS,
     INPUT_REPRS,
@@ -29,13 +29,19 @@ from embedindex.models.openl3_frontend import (
     spectrograms,
 )
 from embedindex.models.openl3_onnx import float_model, model_key, read_network
-from embedindex.models.quantise import Advance, Report
+from embedindex.models.openvino_network import (
+    OpenvinoNetwork,
+    bfloat_ladder,
+    processor_has_bfloat,
+    require_openvino,
+)
+from embedindex.models.quantise import Advance, Ladder, Report
 from embedindex.models.selection import Subject, make_selection, precision_parameters, stored_selection
 
 CONTENT_TYPES = ("music", "env")
 EMBEDDING_SIZES = (512, 6144)
 CELLS = 12
-PRECISIONS = ("auto", "fp32", "int8")
+PRECISIONS = ("auto", "fp32", "int8", "bf16")
 # Raised whenever the numbers of this model change for the same weights and options.
 VERSION = 1
 DEFAULT_HOP_S = 1.0
@@ -100,7 +106,7 @@ class Openl3Model:
         self,
         options: Openl3Options,
         identity: ModelIdentity,
-        engine: OnnxNetwork | KerasNetwork | OfficialOpenl3,
+        engine: OnnxNetwork | OpenvinoNetwork | KerasNetwork | OfficialOpenl3,
         threads: int,
     ) -> None:
         self.options = options
@@ -196,8 +202,7 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
     engine = choose_engine(request.engine)
     if request.precision not in PRECISIONS:
         raise UsageError(f"there is no precision {request.precision!r}; it is one of: {', '.join(PRECISIONS)}")
-    if engine != "onnxruntime" and request.precision == "int8":
-        raise UsageError(f"the engine {engine} computes in fp32 only; int8 needs --engine onnxruntime")
+    _check_precision(engine, request.precision)
     weights = find_openl3(options.input_repr, options.content_type, weights=request.weights)
     threads = max(1, request.threads)
     if engine == "openl3":
@@ -208,7 +213,9 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
     if engine == "tensorflow":
         keras = KerasNetwork(read_network(weights, options.input_repr), threads, request.device)
         return Openl3Model(options, _identity(options, weights, None), keras, threads)
-    integer = None if request.precision == "fp32" else _integer_model(weights, options, request, progress or _log.info)
+    if engine == "openvino":
+        return _openvino_model(weights, options, request, progress or _log.info)
+    integer = None if request.precision == "fp32" else _cheaper_model(weights, options, request, progress or _log.info)
     on_device = request.device == "cuda" and integer is None
     model = integer or float_model(weights, options.input_repr, tiled=not on_device)
     if on_device:
@@ -218,16 +225,42 @@ def load(request: ModelRequest, progress: Report | None = None) -> Openl3Model:
     return Openl3Model(options, _identity(options, weights, integer), network, threads)
 
 
-def _integer_model(
-    weights: WeightsFile, options: Openl3Options, request: ModelRequest, report: Report
+def _check_precision(engine: str, precision: str) -> None:
+    """Refuse a precision that the engine does not compute in."""
+    if precision in ("auto", "fp32", CHEAPER.get(engine)):
+        return
+    (other,) = (name for name, cheaper in CHEAPER.items() if cheaper == precision)
+    has = f"fp32 or {CHEAPER[engine]}" if engine in CHEAPER else "fp32 only"
+    raise UsageError(f"the engine {engine} computes in {has}; {precision} needs --engine {other}")
+
+
+def _openvino_model(weights: WeightsFile, options: Openl3Options, request: ModelRequest, report: Report) -> Openl3Model:
+    require_openvino()
+    if request.device != "cpu":
+        raise UsageError("the engine openvino computes on the processor; leave out --device")
+    threads = max(1, request.threads)
+    selected = None
+    if request.precision == "bf16" and not processor_has_bfloat():
+        raise UsageError("this processor has no arithmetic for bf16; leave out --precision and --engine")
+    if request.precision != "fp32" and processor_has_bfloat():
+        selected = _cheaper_model(weights, options, request, report, bfloat_ladder())
+    model = selected or float_model(weights, options.input_repr, tiled=False)
+    net = None if selected is None else read_network(weights, options.input_repr)
+    network = OpenvinoNetwork(model.content, model.sha256, threads, net=net)
+    return Openl3Model(options, _identity(options, weights, selected), network, threads)
+
+
+def _cheaper_model(
+    weights: WeightsFile, options: Openl3Options, request: ModelRequest, report: Report, ladder: Ladder | None = None
 ) -> Converted | None:
-    """Return the 8-bit model when it was asked for, or was chosen; None for float32."""
+    """Return the model of a ladder of variants when it was asked for, or was chosen; None for float32."""
     subject = _subject(weights, options)
-    selection = stored_selection(subject.key)
+    precision = "int8" if ladder is None else ladder.precision
+    selection = stored_selection(subject.key, precision)
     if selection is None:
-        selection = make_selection(subject, max(1, request.threads), report)
+        selection = make_selection(subject, max(1, request.threads), report, ladder=ladder)
         report(str(selection.facts["message"]))
-    return selection if "int8" in (request.precision, selection.facts["chosen"]) else None
+    return selection if precision in (request.precision, selection.facts["chosen"]) else None
 
 
 def _subject(weights: WeightsFile, options: Openl3Options) -> Subject:
@@ -243,14 +276,14 @@ def _subject(weights: WeightsFile, options: Openl3Options) -> Subject:
     )
 
 
-def _identity(options: Openl3Options, weights: WeightsFile, integer: Converted | None) -> ModelIdentity:
+def _identity(options: Openl3Options, weights: WeightsFile, selected: Converted | None) -> ModelIdentity:
     parameters: dict[str, ParameterValue] = {
         "input_repr": options.input_repr,
         "content_type": options.content_type,
         "embedding_size": options.embedding_size,
         "frontend": options.frontend,
         "version": VERSION,
-        **precision_parameters(integer),
+        **precision_parameters(selected),
     }
     return ModelIdentity(
         name="openl3",

@@ -114,9 +114,12 @@ class _Sums:
         self.products += vectors.T @ vectors
 
     def inputs(self) -> Inputs:
+        """Return mean and covariance; the products are used up, as a second copy would take as much memory again."""
         mean = self.total / self.count
-        covariance = self.products / np.float32(self.count)
-        covariance -= np.outer(mean, mean).astype(np.float32)
+        covariance, self.products = self.products, self.products[:0]
+        covariance /= np.float32(self.count)
+        for row, own in zip(covariance, mean, strict=True):
+            row -= own * mean
         return Inputs(mean, covariance)
 
 
@@ -197,7 +200,8 @@ def _round_layer(layer: ConvLayer, inputs: Inputs, given: Float64Array) -> Integ
     exact /= scales[:, None]
     sizes = np.repeat(given, exact.shape[1] // len(given))
     short = np.asarray(sizes, np.float32)
-    covariance: Float32Array = np.divide(inputs.covariance, short * short[:, None], dtype=np.float32)
+    covariance: Float32Array = inputs.covariance / short
+    covariance /= short[:, None]
     rounded = round_weights(exact, covariance)
     bias = layer.bias / scales - (rounded - exact) @ (inputs.mean / sizes)
     limits = np.iinfo(np.int32)
@@ -210,18 +214,26 @@ def _round_layer(layer: ConvLayer, inputs: Inputs, given: Float64Array) -> Integ
     )
 
 
-def round_weights(exact: Float64Array, covariance: Float32Array) -> Float64Array:
-    """Return whole weights, (out, K) within +-127, that change a layer's output little.
+def whole(weights: Float64Array) -> Float64Array:
+    """Return the nearest whole numbers within +-127."""
+    return np.clip(np.rint(weights), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+
+
+def round_weights(
+    exact: Float64Array, covariance: Float32Array, nearest: Callable[[Float64Array], Float64Array] = whole
+) -> Float64Array:
+    """Return weights, (out, K), among those that there are, that change a layer's output little.
 
     Args:
-        exact: the weights, (out, K), in steps.
+        exact: the weights, (out, K), in steps where they are to be whole.
         covariance: of the layer's inputs, (K, K).
+        nearest: gives the nearest ones that there are.
 
     Returns:
         for each output the weights whose error has the least variance: those of nearest planes, or plainly rounded.
     """
-    plain = np.clip(np.rint(exact), -WEIGHT_LIMIT, WEIGHT_LIMIT)
-    damped = covariance.astype(np.float64)
+    plain = nearest(exact)
+    damped = covariance.copy()  # float32: in float64 this would be hundreds of megabytes, and it is exact enough
     damped[np.diag_indices(len(damped))] += DAMPING * np.trace(damped) / len(damped) + 1e-30
     factor = np.linalg.cholesky(damped).T
     rounded, error = np.empty_like(exact), np.zeros_like(exact)
@@ -231,7 +243,7 @@ def round_weights(exact: Float64Array, covariance: Float32Array) -> Float64Array
         for column in reversed(range(start, end)):
             left = later[:, column - start] + error[:, column + 1 : end] @ factor[column, column + 1 : end]
             target = exact[:, column] + left / factor[column, column]
-            rounded[:, column] = np.clip(np.rint(target), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+            rounded[:, column] = nearest(target)
             error[:, column] = exact[:, column] - rounded[:, column]
     better = _variance(error, covariance) <= _variance(exact - plain, covariance)
     return np.where(better[:, None], rounded, plain)
@@ -239,4 +251,4 @@ def round_weights(exact: Float64Array, covariance: Float32Array) -> Float64Array
 
 def _variance(error: Float64Array, covariance: Float32Array) -> Float64Array:
     """Return the variance that errors of weights, (out, K), add to each output."""
-    return np.asarray(np.einsum("ok,ok->o", error @ covariance, error))
+    return np.asarray(np.einsum("ok,ok->o", error.astype(np.float32) @ covariance, error))
