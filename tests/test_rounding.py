@@ -49,6 +49,15 @@ def test_rounding_moves_outputs_far_less_where_inputs_are_alike() -> None:
     assert ratio < 0.2
 
 
+@pytest.mark.parametrize("block", [7, 30, 512])
+def test_factor_by_blocks_is_the_factor(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(rounding, "CHOLESKY_BLOCK", block)
+    matrix = np.cov(alike_inputs(500, 60, 2).T) + 0.01 * np.eye(60)
+    found = np.triu(rounding.cholesky_above(matrix.astype(np.float32)))
+    assert np.abs(found - np.linalg.cholesky(matrix).T).max() < 1e-5
+    assert np.abs(found.T @ found - matrix).max() < 1e-6
+
+
 def test_rounding_is_near_the_best_of_all() -> None:
     """Of six weights, every combination of the two whole numbers next to each is tried."""
     inputs = alike_inputs(500, 6, 1)

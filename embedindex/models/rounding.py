@@ -41,6 +41,8 @@ MANY_STEPS = 8
 DAMPING = 0.01
 # Columns rounded before what they leave is brought to all others; any number gives the same result.
 BLOCK = 64
+# Likewise rows and columns that are factored at once.
+CHOLESKY_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,9 @@ def round_weights(
         for each output the weights whose error has the least variance: those of nearest planes, or plainly rounded.
     """
     plain = nearest(exact)
-    damped = covariance.copy()  # float32: in float64 this would be hundreds of megabytes, and it is exact enough
+    damped = covariance.copy()
     damped[np.diag_indices(len(damped))] += DAMPING * np.trace(damped) / len(damped) + 1e-30
-    factor = np.linalg.cholesky(damped).T
+    factor = cholesky_above(damped)
     rounded, error = np.empty_like(exact), np.zeros_like(exact)
     for start in reversed(range(0, exact.shape[1], BLOCK)):
         end = min(start + BLOCK, exact.shape[1])
@@ -247,6 +249,23 @@ def round_weights(
             error[:, column] = exact[:, column] - rounded[:, column]
     better = _variance(error, covariance) <= _variance(exact - plain, covariance)
     return np.where(better[:, None], rounded, plain)
+
+
+def cholesky_above(matrix: Float32Array) -> Float32Array:
+    """Return F (K, K), of which only what is on and above the diagonal counts, with ``F' F = matrix``.
+
+    `matrix` is used up. By blocks in float32, which is exact enough for a damped matrix: NumPy's own takes six times the
+    memory, half a gigabyte for the largest layer.
+    """
+    for start in range(0, len(matrix), CHOLESKY_BLOCK):
+        end = start + CHOLESKY_BLOCK
+        corner = np.linalg.cholesky(matrix[start:end, start:end])
+        matrix[start:end, start:end] = corner
+        matrix[end:, start:end] = np.linalg.solve(corner, matrix[end:, start:end].T).T
+        below = matrix[end:, start:end]
+        for row in range(0, len(below), CHOLESKY_BLOCK):
+            matrix[end + row : end + row + CHOLESKY_BLOCK, end:] -= below[row : row + CHOLESKY_BLOCK] @ below.T
+    return matrix.T
 
 
 def _variance(error: Float64Array, covariance: Float32Array) -> Float64Array:
