@@ -254,8 +254,8 @@ def round_weights(
 def cholesky_above(matrix: Float32Array) -> Float32Array:
     """Return F (K, K), of which only what is on and above the diagonal counts, with ``F' F = matrix``.
 
-    `matrix` is used up. By blocks in float32, which is exact enough for a damped matrix: NumPy's own takes six times the
-    memory, half a gigabyte for the largest layer.
+    `matrix` is used up. By blocks in float32, which is exact enough for a damped matrix: NumPy's own takes six times
+    the memory, half a gigabyte for the largest layer.
     """
     for start in range(0, len(matrix), CHOLESKY_BLOCK):
         end = start + CHOLESKY_BLOCK
