@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 --editable
+# A network may fail for a moment: three attempts.
+AGAIN := || { echo "== once more, in 10 seconds"; sleep 10; false; } ||
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick torture lint format coverage bench clean
@@ -18,17 +21,17 @@ help:  ## list these commands
 
 .venv/installed: .venv/bin/python pyproject.toml
 	@echo "== installing embedindex and the packages it needs"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PIP_INSTALL) . $(AGAIN) $(PIP_INSTALL) . $(AGAIN) $(PIP_INSTALL) .
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	@echo "== installing embedindex and what its tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP_INSTALL) '.[dev]' $(AGAIN) $(PIP_INSTALL) '.[dev]' $(AGAIN) $(PIP_INSTALL) '.[dev]'
 	@touch .venv/installed .venv/installed-plots $@
 
 .venv/installed-plots: .venv/installed
 	@echo "== installing matplotlib, for pictures"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]' \
+	@$(PIP_INSTALL) '.[plots]' \
 		&& touch $@ || echo "== it could not be installed: the demo goes on without pictures"
 
 demo: .venv/installed .venv/installed-plots  ## synthesise a library of sounds, search it, and remix a piece out of it

@@ -76,7 +76,7 @@ def command_line(index: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
 def started(arguments: Sequence[str | bytes | os.PathLike[str]], **options: Any) -> subprocess.Popen[bytes]:
     """Start ``embedindex ARGUMENTS`` as a process of its own, with pipes for what it writes."""
     words = [sys.executable, "-m", "embedindex", *map(os.fsdecode, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(words, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
 
 
 def refusal(*arguments: str | bytes | os.PathLike[str], status: int = 1) -> str:

@@ -13,6 +13,8 @@ from embedindex.store import Store
 from embedindex.verify import verify
 
 CHECKOUT = Path(__file__).parents[1]
+# What has not come about by then does not come about; nothing else is meant by it, least of all a speed.
+PATIENCE_S = 180.0
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join(
@@ -25,16 +27,17 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start a command line of embedindex in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "embedindex", *arguments],
-        env=ENVIRONMENT, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        env=ENVIRONMENT, cwd=CHECKOUT, text=True,
     )  # fmt: skip
 
 
-def start_scan(index: str, library: Path, **options: Any) -> subprocess.Popen[str]:
-    return start("scan", str(library), "--index", index, "--model", "tiny", "--workers", "2", "--nice", "0", **options)
+def start_scan(index: str, library: Path, model: str = "tiny", **options: Any) -> subprocess.Popen[str]:
+    return start("scan", str(library), "--index", index, "--model", model, "--workers", "2", "--nice", "0", **options)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -57,8 +60,8 @@ def children(process_id: int) -> list[int]:
         return []
 
 
-def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
-    ends = time.monotonic() + timeout_s
+def wait_until(condition: Any) -> None:
+    ends = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < ends, "it does not come about"
         time.sleep(0.005)

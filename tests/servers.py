@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,14 +19,18 @@ from typing import Any
 
 import pytest
 
+from tests.processes import PATIENCE_S, wait_until
+
 HERE = "127.0.0.1"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind((HERE, 0))
-        port: int = found.getsockname()[1]
-        return port
+    """Return a port that nobody has, below those that systems give to whoever asks for any: nobody will soon."""
+    while True:
+        port = random.SystemRandom().randrange(11_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as found:
+            found.bind((HERE, port))
+            return port
 
 
 # -- HTTP ----------------------------------------------------------------------------------------------------------
@@ -58,7 +63,7 @@ class _Handler(SimpleHTTPRequestHandler):
     """Python's own handler, which knows no ranges, with ranges and faults."""
 
     protocol_version = "HTTP/1.1"
-    timeout = 5
+    timeout = 60
 
     def __init__(self, server: WebServer, *arguments: Any, **named: Any) -> None:
         self.web = server
@@ -172,7 +177,7 @@ class SftpServer:
         self.start()
 
     def start(self) -> None:
-        self._listener = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(20)
+        self._listener = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE_S)
 
     async def _listen(self) -> Any:
         ssh, server = self._ssh, self
@@ -225,6 +230,12 @@ server.start()
 """
 
 
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((HERE, port), timeout=10):
+        return True
+    return False
+
+
 class SmbServer:
     """Serves a folder as the share ``share``, in a process of its own.
 
@@ -240,11 +251,7 @@ class SmbServer:
         port = free_port()
         arguments = [sys.executable, "-c", SMB_SERVER, HERE, str(port), str(folder)]
         self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        ends = time.monotonic() + 20
-        while time.monotonic() < ends:
-            with contextlib.suppress(OSError), socket.create_connection((HERE, port), timeout=1):
-                break
-            time.sleep(0.05)
+        wait_until(lambda: _answers(port) or self._process.poll() is not None)
         self.url = f"smb://{HERE}:{port}/share"
         monkeypatch.setenv("FSSPEC_SMB_USERNAME", "anna")
         monkeypatch.setenv("FSSPEC_SMB_PASSWORD", "secret")

@@ -292,8 +292,8 @@ def test_installer_without_the_wheel_says_what_to_do(models: Path) -> None:
 
 def test_stalled_installer_is_given_up(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # pip needs longer than this to start.
-    with pytest.raises(WeightsMissingError, match=r"nothing came for 0.05 s"):
-        find_aisfx(patience=Patience(open_s=0.05))
+    with pytest.raises(WeightsMissingError, match=r"nothing came for 0.001 s"):
+        find_aisfx(patience=Patience(open_s=0.001))
     assert names(models) == []
 
 

@@ -21,6 +21,7 @@ from embedindex.index_plan import DEFAULT_MEMORY_BYTES, DEFAULT_RECALL
 from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import make_sound, run_scan
+from tests.processes import PATIENCE_S
 
 
 def commands_of(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -166,7 +167,9 @@ def test_version_is_printed() -> None:
 
 def _modules_after(code: str) -> set[str]:
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     return {name.partition(".")[0] for name in done.stderr.split()}
 
 

@@ -16,6 +16,7 @@ from embedindex.remix.labels import read_labels
 from embedindex.remix.loudness import integrated_lufs, true_peak_db
 from tests.command_line import command, refusal
 from tests.indexing import write_samples
+from tests.processes import PATIENCE_S
 from tests.remixing import RATE, beat, samples_of, scan_spectral, texture, write_textures
 
 
@@ -78,7 +79,7 @@ def test_threads_make_no_difference(place: Path, tmp_path: Path) -> None:
         out.parent.mkdir()
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         words = [sys.executable, "-m", "embedindex", "remix", str(place / "seed.wav"), "-o", str(out)]
-        subprocess.run(words, check=True, env=environment, capture_output=True, timeout=120)
+        subprocess.run(words, check=True, env=environment, capture_output=True, timeout=PATIENCE_S)
         made.append((out.read_bytes(), (out.parent / "out.recipe.json").read_bytes()))
     assert made[0] == made[1]
 

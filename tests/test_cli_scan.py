@@ -18,6 +18,7 @@ from embedindex.verify import verify
 from embedindex.writer import StoreWriter
 from tests.command_line import Ran, command, refusal, started
 from tests.indexing import constant, make_sound, names, run_scan, write_samples
+from tests.processes import PATIENCE_S, files_done, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -144,40 +145,28 @@ def test_scan_into_a_file_is_refused(index: str, library: Path) -> None:
     assert "choose another folder with --index" in refusal("scan", library, "--model", "tiny")
 
 
-def _wait_for_a_file(index: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if os.path.exists(os.path.join(index, "embedindex.db")):
-            try:
-                with Store(index) as store:
-                    if store.counts().ok:
-                        return
-            except Exception:  # noqa: BLE001, S110 - it is being made
-                pass
-        time.sleep(0.05)
-    raise AssertionError("no file was embedded in a minute")
-
-
-def _wait_for_a_word(log: Path, word: str) -> None:
-    deadline = time.monotonic() + 60
-    while not (log.exists() and word in log.read_text()):
-        assert time.monotonic() < deadline, f"{word} was not begun in a minute"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_scan_keeps_what_it_has_and_exits_with_130(index: str, library: Path, number: int) -> None:
-    make_sound(library / "a" / "a.wav")
-    for place in range(200):
-        make_sound(library / "b" / f"{place:03d}.wav", 200 + 15 * place, 4.0)
-    with started(["scan", library, "--model", "tiny", "-j", "1", "--json"]) as process:
-        _wait_for_a_file(index)
+def test_interrupted_scan_keeps_what_it_has_and_exits_with_130(
+    index: str, library: Path, tmp_path: Path, number: int
+) -> None:
+    for place in range(60):
+        make_sound(library / f"{place:03d}.wav", 200 + 15 * place, 4.0)
+    go, said = tmp_path / "go", tmp_path / "said"
+    waiting = f"tiny:until={go},free=20"  # windows, of which a file has some eight
+    with (
+        open(said, "wb") as stderr,
+        started(["scan", library, "--model", waiting, "-j", "1", "--json"], stderr=stderr) as process,
+    ):
+        wait_until(lambda: files_done(index) >= 1 and list(tmp_path.glob("go.*")))
         process.send_signal(number)
-        out, error = process.communicate(timeout=60)
+        wait_until(lambda: b"finishing the files in hand" in said.read_bytes())
+        go.touch()
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    error = said.read_bytes()
     assert process.returncode == 130, error
     data = json.loads(out)
     assert data["interrupted"] is True
-    assert 1 <= data["total"]["files"] < 201
+    assert 1 <= data["total"]["files"] < 60
     assert b"finishing the files in hand; press Ctrl-C again to stop at once" in error
     assert b"interrupted; run the same command again to go on" in error
     assert b"Traceback" not in error
@@ -189,18 +178,21 @@ def test_second_interrupt_stops_at_once(index: str, library: Path, tmp_path: Pat
     make_sound(library / "a.wav")
     run_scan(index, library)
     write_samples(library / "hang.wav", constant(-0.5))
-    log = tmp_path / "log"
-    began = time.monotonic()
-    with started(["scan", library, "--model", "tiny", "-j", "1", "--log", log]) as process:
-        _wait_for_a_word(log, "hang.wav")
-        time.sleep(1 + 2 * (time.monotonic() - began))  # the worker starts faster than the program did
+    go, said = tmp_path / "go", tmp_path / "said"
+    go.touch()
+    with (
+        open(said, "wb") as stderr,
+        started(["scan", library, "--model", f"tiny:until={go}", "-j", "1"], stderr=stderr) as process,
+    ):
+        wait_until(lambda: list(tmp_path.glob("go.*")))  # the file in hand hangs
         process.send_signal(signal.SIGINT)
+        wait_until(lambda: b"finishing the files in hand" in said.read_bytes())
         time.sleep(0.5)
-        assert process.poll() is None  # the file in hand hangs
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert b"Traceback" not in error
+    assert b"Traceback" not in said.read_bytes()
     assert names(index) == {"a.wav"}
 
 
@@ -234,7 +226,7 @@ def test_model_of_its_own_is_chosen_and_said_when_none_is_named(index: str, libr
     make_sound(library / "a.wav")
     environment = {**os.environ, "EMBEDINDEX_MODELS": str(tmp_path / "models"), "EMBEDINDEX_OFFLINE": "1"}
     arguments = [sys.executable, "-m", "embedindex", "scan", str(library), "-j", "1"]
-    done = subprocess.run(arguments, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run(arguments, env=environment, capture_output=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert b"model spectral" in done.stdout
     assert done.stderr.count(b"spectral") == 1

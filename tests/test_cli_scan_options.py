@@ -19,6 +19,7 @@ from embedindex.cli.options import parse_since
 from embedindex.errors import UsageError
 from tests.command_line import Ran, command, refusal
 from tests.indexing import make_sound, names
+from tests.processes import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,7 @@ def test_dry_run_says_what_a_scan_would_cost_and_makes_no_index(index: str, libr
     assert "4 audio files found: 4 to listen to" in ran.text
     size = sum(path.stat().st_size for path in library.iterdir())
     assert f"about 0:20.0 of sound in {size / 1000:.1f} kB (4 files looked into)" in ran.text
-    assert re.search(r"about 0:0\d\.\d with tiny in 1 process: 44 windows, .* of disk", ran.text)
+    assert re.search(r"about \d+:\d\d\.\d with tiny in 1 process: 44 windows, .* of disk", ran.text)
     assert not os.path.exists(index)
     data = scan(library, "--dry-run", "--json", "--limit", "3").json
     assert (data["found"], data["todo"], data["postponed"], data["model"]) == (4, 3, 1, "tiny")
@@ -212,7 +213,7 @@ def test_dry_run_without_weights_says_that_a_scan_would_look_for_some(
     make_sound(library / "a.wav")
     environment = {**os.environ, "EMBEDINDEX_MODELS": str(tmp_path / "models"), "EMBEDINDEX_OFFLINE": "1"}
     arguments = [sys.executable, "-m", "embedindex", "scan", str(library), "--dry-run"]
-    done = subprocess.run(arguments, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run(arguments, env=environment, capture_output=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert b"with spectral in" in done.stdout
     assert b"do it now with: embedindex models fetch" in done.stderr

@@ -34,6 +34,7 @@ from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.writer import StoreWriter
+from tests.processes import PATIENCE_S
 from tests.storing import execute, open_filled, put
 
 CHECKOUT = Path(__file__).parents[1]
@@ -57,7 +58,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def test_reader_waits_while_another_process_migrates(index: str) -> None:
     time.sleep(0.2)
     assert not opened
     open_writer(index).close()  # the lock stays held, as by a scan that goes on
-    reader.join(30)
+    reader.join(PATIENCE_S)
     lock.release()
     assert opened == [SCHEMA_VERSION]
 
@@ -383,7 +384,7 @@ def read_only(folder: str) -> subprocess.CompletedProcess[str]:
         pytest.skip("there is no unshare(1) to mount a folder read-only")
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", inner, "sh", folder, sys.executable, READ],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     if done.returncode == 99 or "unshare" in done.stderr:
         pytest.skip("this system does not let a test mount a folder read-only")
@@ -447,17 +448,17 @@ def test_lock_is_waited_for_as_long_as_asked(index: str) -> None:
     def hold() -> None:
         lock = take_lock(index, 0.0)
         held.set()
-        enough.wait(10)
+        enough.wait(PATIENCE_S)
         time.sleep(0.2)
         lock.release()
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(10)
+    assert held.wait(PATIENCE_S)
     with pytest.raises(IndexBusyError, match="another embedindex is writing to this index; wait for it to finish"):
         take_lock(index, 0.1)
     enough.set()
-    take_lock(index, 10.0).release()
+    take_lock(index, PATIENCE_S).release()
     holder.join()
 
 
@@ -493,7 +494,7 @@ def test_lock_on_a_disk_without_room_is_said(tmp_path: Path, options: str, wante
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         ["unshare", "-rm", sys.executable, "-c", NO_ROOM, str(tmp_path), options],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     if done.returncode == 99 or done.stderr.startswith("unshare"):
         pytest.skip("this system does not let a test mount a disk")

@@ -28,6 +28,7 @@ from embedindex.index_file import (
     remove_leftover,
     write_index_file,
 )
+from tests.processes import PATIENCE_S
 
 CHECKOUT = Path(__file__).parents[1]
 TRAILER = Trailer("d" * 32, 5, 40, "f" * 64, "a" * 16, "00", 40, 0, 40)
@@ -247,7 +248,7 @@ def test_full_disk_keeps_the_old_file_and_says_so(folder: str, tmp_path: Path, r
     before = Path(index_path(folder)).read_bytes()
     done = subprocess.run(
         [sys.executable, "-c", FULL, folder, str(CHECKOUT), str(limit)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("embedindex.errors.DiskFullError"), done.stderr

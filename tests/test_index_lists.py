@@ -22,6 +22,7 @@ from embedindex.index_refresh import refresh_index, set_budget
 from embedindex.store import Store
 from embedindex.verify import verify
 from embedindex.writer import StoreWriter
+from tests.processes import wait_until
 from tests.storing import DIMENSION, STANDARDISED, all_vectors, content, open_filled, stat_of
 
 FILES = 120
@@ -340,13 +341,15 @@ def test_readers_answer_rightly_while_lists_are_replaced(bits: StoreWriter, monk
         states[writer.next_window] = set(all_vectors(writer)[0])
         thread = threading.Thread(target=read)
         thread.start()
-        for number in range(8):
-            put_around(writer, b"%03d.wav" % number, number, seed=number + 500)
-            states[writer.next_window] = set(all_vectors(writer)[0])
-            refresh_index(writer)
-        done.set()
-        thread.join()
-    assert answers
+        try:
+            wait_until(lambda: answers)
+            for number in range(8):
+                put_around(writer, b"%03d.wav" % number, number, seed=number + 500)
+                states[writer.next_window] = set(all_vectors(writer)[0])
+                refresh_index(writer)
+        finally:
+            done.set()
+            thread.join()
     for next_window, found, damage in answers:
         assert damage is None
         assert found <= states[next_window]

@@ -22,6 +22,7 @@ from embedindex.store import Store
 from embedindex.writer import StoreWriter
 from tests.command_line import command, refusal
 from tests.indexing import make_sound, one, run_scan
+from tests.processes import PATIENCE_S
 
 NASTY = "</script><b>ü.wav"
 
@@ -140,7 +141,7 @@ def test_script_of_the_page_is_sound(tmp_path: Path) -> None:
     command("map", tmp_path / "m.html", "--method", "pca", "--quiet")
     script = re.findall(r"<script>\n(.*?)</script>", (tmp_path / "m.html").read_text("utf-8"), re.DOTALL)[0]
     (tmp_path / "m.js").write_text(script, "utf-8")
-    subprocess.run([node, "--check", str(tmp_path / "m.js")], check=True, timeout=60)
+    subprocess.run([node, "--check", str(tmp_path / "m.js")], check=True, timeout=PATIENCE_S)
 
 
 def test_windows_have_their_times_and_too_many_are_thinned_out_evenly(place: Path, tmp_path: Path) -> None:

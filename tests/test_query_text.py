@@ -22,6 +22,7 @@ from embedindex.search import search
 from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import TINY_RATE, age, make_sound, run_scan, write_samples
+from tests.processes import PATIENCE_S
 from tests.sounds import chirp, encode, noise, sine
 
 SWEEP = chirp(200, 3500, 12.0, TINY_RATE)
@@ -227,7 +228,7 @@ def test_folder_without_sound_and_part_of_a_folder_are_refused(store: Store, pla
 
 def similar_from_stdin(data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
     words = [sys.executable, "-m", "embedindex", "similar", "-", *options]
-    return subprocess.run(words, input=data, capture_output=True, timeout=60)
+    return subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE_S)
 
 
 def test_sound_on_standard_input_is_asked_about(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from embedindex.verify import verify
 from embedindex.worker import WorkerSetup
 from tests.command_line import command, refusal
 from tests.indexing import TINY, age, constant, make_sound, records, run_scan, write_samples
+from tests.processes import PATIENCE_S, files_done, wait_until
 from tests.servers import WebServer
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +49,27 @@ def cluster(models_there: Path) -> Iterator[Any]:
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("EMBEDINDEX_MODELS", str(models_there))
     # The head only coordinates: it has no cores to offer.
-    machines = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False}
+    machines = insist(lambda: LocalCluster(initialize_head=True, head_node_args=head))
     try:
         for _ in range(2):
-            machines.add_node(num_cpus=1)
-        machines.wait_for_nodes()
+            insist(lambda: machines.add_node(num_cpus=1))
+        machines.wait_for_nodes(PATIENCE_S)
         yield machines
     finally:
         ray.shutdown()
         machines.shutdown()
         patch.undo()
+
+
+def insist(make: Callable[[], Any]) -> Any:
+    """Return what Ray made: it gives its processes 30 seconds to start, which a busy machine may not keep."""
+    for _ in range(3):
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - Ray raises that very class
+            failed = error
+    raise failed
 
 
 @pytest.fixture
@@ -146,19 +158,21 @@ def test_lost_machine_costs_nothing_but_time(
     for number in range(60):
         make_sound(library / str(number % 9) / f"{number}.wav", 100 + 3 * number, 1 + number % 5)
     go = tmp_path / "go"
-    doomed = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+    doomed = insist(lambda: cluster.add_node(num_cpus=1))
+    cluster.wait_for_nodes(PATIENCE_S)
 
     def lose_it_when_all_have_work() -> None:
-        wait_until(lambda: len(list(tmp_path.glob("go.*"))) == 3)
-        os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-        wait_until(lambda: "was lost with" in caplog.text)
-        go.touch()
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("go.*"))) == 3)
+            os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            wait_until(lambda: "was lost with" in caplog.text)
+        finally:
+            go.touch()
 
     killer = threading.Thread(target=lose_it_when_all_have_work)
     killer.start()
     try:
-        waiting = replace(TINY, options=(("until", str(go)),))
+        waiting = replace(TINY, options=(("until", str(go)), ("free", "1")))
         summary = run_scan(index, library, cluster=on, workers=0, request=waiting)
     finally:
         killer.join()
@@ -170,34 +184,21 @@ def test_lost_machine_costs_nothing_but_time(
     assert content(index) == content(alone)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_coordinator_that_was_killed_goes_on_where_it_was(
     library: Path, index: str, cluster: Any, tmp_path: Path
 ) -> None:
     for number in range(120):
         make_sound(library / f"{number}.wav", 100 + 3 * number, 3)
-    arguments = [sys.executable, "-m", "embedindex", "scan", str(library), "--index", index, "--model", "tiny",
+    go = tmp_path / "go"
+    arguments = [sys.executable, "-m", "embedindex", "scan", str(library), "--index", index,
+                 "--model", f"tiny:until={go},free=100",
                  "--engine", "ray", "--address", cluster.address, "--quiet"]  # fmt: skip
     process = subprocess.Popen(arguments)
-    deadline = time.monotonic() + 90
-    done = 0
-    while done < 10 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        if os.path.exists(os.path.join(index, "embedindex.db")):
-            try:
-                with Store(index) as store:
-                    done = store.counts().ok
-            except Exception:  # noqa: BLE001, S112 - half made
-                continue
+    wait_until(lambda: files_done(index) >= 10 or process.poll() is not None)
     process.kill()
-    process.wait()
-    assert done >= 10
+    assert process.wait() == -signal.SIGKILL
+    assert 10 <= files_done(index) < 120
+    go.touch()
     assert subprocess.run(arguments, check=False).returncode == 0
     alone = str(tmp_path / "alone")
     run_scan(alone, library)
@@ -212,7 +213,7 @@ def test_machine_that_makes_other_vectors_stops_the_scan(library: Path, index: s
 
 
 def work_on(pool: RayPool, path: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if pool.has_room and not pool.busy:
             pool.submit(1, os.fsencode(path))

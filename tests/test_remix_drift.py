@@ -25,6 +25,7 @@ from embedindex.remix.render import mixed_blocks
 from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import write_samples
+from tests.processes import PATIENCE_S
 from tests.remixing import RATE, samples_of, scan_spectral, texture, write_textures
 from tests.sounds import noise, sine
 
@@ -176,7 +177,7 @@ def test_ctrl_c_ends_an_endless_drift_and_leaves_a_whole_file(place: Path, tmp_p
             if "Drifting" in line:
                 break
         process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=100)
+        output, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, error
     assert "ending the piece here" in error
     assert str(out) in output

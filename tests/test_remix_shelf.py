@@ -16,6 +16,7 @@ from embedindex.remix import shelf as module
 from embedindex.remix.qualities import EDGE_WIDTH
 from embedindex.remix.shelf import Shelf
 from embedindex.remix.stretches import Candidates, none
+from tests.processes import PATIENCE_S
 
 NAMES = tuple(Candidates.__dataclass_fields__)
 
@@ -90,6 +91,6 @@ def test_a_full_folder_of_temporary_files_is_named() -> None:
         pytest.skip("no such limit on Windows")
     root = Path(__file__).parents[1]
     ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert "TMPDIR" in ran.stdout

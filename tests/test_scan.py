@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from embedindex.records import Label
 from embedindex.scan import scan
 from embedindex.store import Store
 from embedindex.verify import verify
-from embedindex.workers import AHEAD_FILES, MODEL_PATIENCE
+from embedindex.workers import AHEAD_FILES
 from embedindex.writer import StoreWriter
 from tests.indexing import OPTIONS, TINY, age, constant, make_sound, names, one, records, run_scan, write_samples
 from tests.sounds import sine
@@ -268,17 +269,21 @@ def test_second_writer_is_refused_while_the_first_writes(index: str, library: Pa
     assert caught.value.exit_status == 75
 
 
-def test_stopped_scan_goes_on_where_it_was(index: str, library: Path) -> None:
-    files = 15 * AHEAD_FILES  # those in hand are still done, and what a fraction of a second brings is written at once
+def test_stopped_scan_goes_on_where_it_was(index: str, library: Path, tmp_path: Path) -> None:
+    files = 5 * AHEAD_FILES  # those in hand are still done
     for number in range(files):
         make_sound(library / f"{number:03d}.wav", 200 + 15 * number, 0.2)
-    done = 0
+    go = tmp_path / "go"
+    waiting = replace(OPTIONS, request=replace(TINY, options=(("until", str(go)), ("free", "8"))))
 
     def stop_after_a_few() -> bool:
         with Store(index) as store:
-            return store.counts().ok >= 3
+            enough = store.counts().ok >= 3
+        if enough:
+            go.touch()
+        return enough
 
-    summary = scan(index, [os.fsencode(library)], OPTIONS, stop=stop_after_a_few)
+    summary = scan(index, [os.fsencode(library)], waiting, stop=stop_after_a_few)
     assert summary.interrupted
     done = len(names(index))
     assert 3 <= done < files
@@ -313,12 +318,13 @@ def test_copies_that_are_in_hand_when_a_worker_dies_count_once(index: str, libra
     assert (summary.added, summary.copied, summary.failures) == (7, 6, {"crashed": 1})
 
 
-def test_file_that_hangs_its_worker_is_given_up(index: str, library: Path) -> None:
+def test_file_that_hangs_its_worker_is_given_up(index: str, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedindex.workers.MODEL_PATIENCE", 0.2)  # what is read may take longer: a machine may be slow
     write_samples(library / "hang.wav", constant(-0.5))
     make_sound(library / "good.wav")
-    summary = run_scan(index, library, stall_s=2.0)
+    summary = run_scan(index, library, stall_s=50.0)
     assert (summary.added, summary.failures) == (1, {"timeout": 1})
-    wanted = f"the model did not get on with it for {2 * MODEL_PATIENCE} seconds"
+    wanted = "the model did not get on with it for 10 seconds"
     assert one(index, library / "hang.wav").error_reason == wanted
 
 

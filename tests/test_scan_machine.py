@@ -208,7 +208,7 @@ def pool() -> Iterator[WorkerPool]:
         yield workers
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_index_follows_any_sequence_of_changes(pool: WorkerPool) -> None:
     Library.pool = pool
     run_state_machine_as_test(Library, settings=settings(max_examples=200, stateful_step_count=25, deadline=None))

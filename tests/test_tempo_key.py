@@ -22,9 +22,16 @@ from embedindex.tempo_key import SAMPLE_RATE, TempoKey, analyse, estimate_key, e
 from embedindex.writer import StoreWriter
 from tests.command_line import command, command_line, refusal
 from tests.indexing import make_sound, names, one, run_scan, write_samples
+from tests.processes import PATIENCE_S
 from tests.sounds import click_train, drum_hit, noise, pad, sine
 
 pytest.importorskip("librosa", reason="tempo and key need librosa (embedindex[analyse])")
+
+
+@pytest.fixture(autouse=True)
+def time_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librosa's functions are compiled once in each test process, one after the other."""
+    monkeypatch.setattr("embedindex.analysis_pool.START_S", 600.0)
 
 
 def clicks(bpm: float, beats: int, length_s: float | None = None) -> Float32Array:
@@ -188,7 +195,7 @@ def never() -> bool:
 def test_file_that_cannot_be_read_is_reported_and_not_tried_again(place: Path, index: str) -> None:
     (place / "chords.wav").unlink()
     tasks = [ToAnalyse(b"x" * 16, os.fsencode(place / "chords.wav"), 1.0)]
-    ((task, reason),) = analyse_files(tasks, Wanted(), workers=1, limit_s=60, stop=never)
+    ((task, reason),) = analyse_files(tasks, Wanted(), workers=1, limit_s=PATIENCE_S, stop=never)
     assert task == tasks[0]
     assert "chords.wav" in str(reason)
     with StoreWriter(index) as store:
@@ -200,11 +207,11 @@ def test_file_that_cannot_be_read_is_reported_and_not_tried_again(place: Path, i
 def test_worker_that_takes_too_long_or_dies_is_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = _Worker(Wanted(key=False))
     try:
-        assert isinstance(worker.ask(os.fsencode(place / "loop.wav"), 60), TempoKey)
+        assert isinstance(worker.ask(os.fsencode(place / "loop.wav"), PATIENCE_S), TempoKey)
         assert "took longer than 0 seconds" in str(worker.ask(os.fsencode(place / "loop.wav"), 0.0))
-        assert isinstance(worker.ask(os.fsencode(place / "loop.wav"), 60), TempoKey)
+        assert isinstance(worker.ask(os.fsencode(place / "loop.wav"), PATIENCE_S), TempoKey)
         worker.kill()
-        assert "crash" in str(worker.ask(os.fsencode(place / "loop.wav"), 60))
+        assert "crash" in str(worker.ask(os.fsencode(place / "loop.wav"), PATIENCE_S))
     finally:
         worker.kill()
 
@@ -212,7 +219,7 @@ def test_worker_that_takes_too_long_or_dies_is_replaced(place: Path, monkeypatch
 def test_stopping_keeps_what_was_found(place: Path, index: str) -> None:
     with Store(index) as store:
         todo = to_analyse(store, Wanted(key=False))
-    found = list(analyse_files(todo, Wanted(key=False), workers=1, limit_s=60, stop=lambda: True))
+    found = list(analyse_files(todo, Wanted(key=False), workers=1, limit_s=PATIENCE_S, stop=lambda: True))
     assert found == []
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from embedindex.progress import ScanProgress
 from embedindex.scan import PROBE_FROM_FILES, scan
 from embedindex.time_left import FALLBACK_BYTES_PER_S, Kind, SoundLeft, kind_of
 from tests.indexing import OPTIONS, TINY, make_sound
-from tests.processes import lives, wait_until
+from tests.processes import PATIENCE_S, lives, wait_until
+from tests.servers import WebServer
 
 SHORT, LONG = 120, 4
 
@@ -150,24 +152,35 @@ def test_lengths_come_from_the_headers_and_a_file_without_sound_has_none(library
     assert found == {os.fsencode(path): pytest.approx(s) for path, s in zip([*sounds, text], (0.5, 1.5, 2.5, 0))}  # noqa: B905
 
 
-MANY = 3000
+AFTER = 20
 
 
-def disturb(library: Path, what: signal.Signals, **limits: float) -> int:
-    """Send a signal to the process that looks into many files as soon as it does; return how many were found."""
+def disturb(library: Path, what: signal.Signals, *, stalls: bool = False, out_of_time: bool = False) -> int:
+    """Send a signal to the process that looks into files, which is at the second one; return how many were found.
+
+    The second file is on a server that says nothing until all is over. With `stalls`, the process counts as hanging as
+    soon as it was disturbed, and not before, however slow the machine is; with `out_of_time`, the time for all is up.
+    """
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (fsspec[http])")
     path = os.fsencode(make_sound(library / "a.wav"))
-    probe = LengthProbe([(path, 100)] * MANY, **limits)
+    server, over = WebServer(library), threading.Event()
+    server.fault = lambda _: over.wait(PATIENCE_S)
+    files = [path, f"{server.url}/a.wav".encode(), *[path] * AFTER]
+    probe = LengthProbe([(one, 100) for one in files], stall_s=PATIENCE_S, limit_s=PATIENCE_S)
     found = disturbed = 0
     try:
         while not probe.done:
-            found += len(probe.poll(0.01))
-            if found and not disturbed and probe._running is not None:
-                process_id = probe._running[0].pid
-                assert process_id is not None
+            found += len(probe.poll(0.02))
+            process_id = probe._running[0].pid if probe._running is not None else None
+            if server.asked and not disturbed and process_id is not None:
                 os.kill(process_id, what)
                 disturbed = process_id
+                probe._limit_s = 0.0 if out_of_time else PATIENCE_S
+            probe._stall_s = 0.0 if stalls and process_id == disturbed else PATIENCE_S
     finally:
         probe.close()
+        over.set()
+        server.stop()
     assert disturbed
     wait_until(lambda: not lives(disturbed))
     return found
@@ -177,11 +190,11 @@ def disturb(library: Path, what: signal.Signals, **limits: float) -> int:
 def test_file_that_hangs_or_takes_its_process_down_is_left_out_and_the_others_are_not(
     library: Path, what: signal.Signals
 ) -> None:
-    assert disturb(library, what, stall_s=1.0, limit_s=60.0) == MANY - 1
+    assert disturb(library, what, stalls=what == signal.SIGSTOP) == 1 + AFTER
 
 
 def test_looking_into_files_ends_in_time(library: Path) -> None:
-    assert 0 < disturb(library, signal.SIGSTOP, stall_s=60.0, limit_s=0.5) < MANY
+    assert disturb(library, signal.SIGSTOP, out_of_time=True) == 1
 
 
 # -- in a scan --------------------------------------------------------------------------------------------------------
@@ -199,19 +212,21 @@ def write_library(folder: Path) -> float:
     return SHORT * 0.1 + LONG * 60
 
 
-def test_first_time_left_is_right_whatever_file_comes_first(index: str, library: Path) -> None:
+def test_first_time_left_is_right_whatever_file_comes_first(index: str, library: Path, tmp_path: Path) -> None:
     truth_s = write_library(library)
     assert SHORT + LONG >= PROBE_FROM_FILES
     shown: list[ScanProgress] = []
+    go = tmp_path / "go"  # the scan is so short that it might be over before anything is known
+    waiting = replace(OPTIONS, request=replace(TINY, options=(("until", str(go)), ("free", "60"))))
 
     def report(progress: ScanProgress) -> None:
         if progress.stage == "embed" and progress.share is None:
             assert progress.left_s is None
-            time.sleep(0.5)  # the scan is so short that it might be over before anything is known
         elif progress.stage == "embed":
             shown.append(progress)
+            go.touch()
 
-    summary = scan(index, [str(library)], OPTIONS, report=report)
+    summary = scan(index, [str(library)], waiting, report=report)
     assert summary.audio_s == pytest.approx(truth_s)
     first = shown[0]
     assert first.left_s is not None

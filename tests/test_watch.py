@@ -20,6 +20,7 @@ from embedindex.watch import Pace, watch
 from embedindex.writer import StoreWriter
 from tests.command_line import command, refusal, started
 from tests.indexing import OPTIONS, make_sound, names
+from tests.processes import PATIENCE_S
 
 
 class Rounds:
@@ -99,7 +100,7 @@ def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path
         *how,
     ]
     with started(arguments) as process:
-        timer = threading.Timer(60, process.kill)
+        timer = threading.Timer(PATIENCE_S, process.kill)
         timer.start()
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
@@ -107,7 +108,7 @@ def test_command_says_what_changed_and_ends_when_asked(index: str, library: Path
         second = json.loads(process.stdout.readline())
         time.sleep(0.1)
         process.send_signal(number)
-        out, error = process.communicate(timeout=30)
+        out, error = process.communicate(timeout=PATIENCE_S)
         timer.cancel()
     assert (process.returncode, out) == (0, b""), error
     assert b"Traceback" not in error

@@ -3,8 +3,11 @@
 A vector holds the log energies of 16 bands of the spectrum. A constant positive sound kills the process, a constant
 negative one hangs it; that is how tests make a worker crash or stall on a real file. With the option ``room=N`` a
 process that computes it for others (`models.device_process`) has memory for so many windows; with ``broken=yes`` it
-fails; with ``broken=all`` no process can compute. With ``slow=S`` every call takes S seconds; with ``until=PATH`` the
-sounds wait until that file exists, and ``PATH.N`` says that process N waits.
+fails; with ``broken=all`` no process can compute. With ``hungry=MIB`` a call asks for so much memory for each window.
+
+With ``until=PATH`` the sounds wait until that file exists, in each process all but the first windows where
+``free=WINDOWS`` says how many of them do not. ``PATH.N`` says that process N waits, or hangs. So tests know what is in
+the middle of its work, however fast the machine is.
 """
 
 from __future__ import annotations
@@ -35,13 +38,15 @@ class TinyModel:
         precision: dict[str, str | bool],
         room: int | None,
         broken: str,
-        slow_s: float,
         until: str | None,
+        free: int,
+        hungry: int,
     ) -> None:
         self._room = room
         self._broken = broken
-        self._slow_s = slow_s
         self._until = until
+        self._free = free
+        self._hungry = hungry
         self._identity = ModelIdentity(
             name="tiny",
             sample_rate=RATE,
@@ -63,7 +68,8 @@ class TinyModel:
             if window.min() > 0.9:
                 os.kill(os.getpid(), signal.SIGKILL)
             if window.max() < -0.9:
-                time.sleep(600)
+                self._tell_that_it_waits()
+                time.sleep(3600)
         spectrum = np.abs(np.fft.rfft(windows, axis=1))[:, 1 : 1 + RATE // 2] ** 2
         return spectrum.reshape(len(windows), BANDS, -1)
 
@@ -75,14 +81,20 @@ class TinyModel:
                 raise RuntimeError("the driver is out of order")
         if self._broken == "all":
             raise ModelError("the network cannot be computed")
-        time.sleep(self._slow_s)
+        np.empty((len(inputs), self._hungry, 2**20), np.uint8)
         if self._until is not None and inputs.any():
-            Path(f"{self._until}.{os.getpid()}").touch()
-            while not os.path.exists(self._until):
-                time.sleep(0.02)
+            if self._free <= 0 and not os.path.exists(self._until):
+                self._tell_that_it_waits()
+                while not os.path.exists(self._until):
+                    time.sleep(0.02)
+            self._free -= len(inputs)
         bands = inputs.mean(axis=2)
         vectors: Float32Array = np.log1p(bands).astype(np.float32)
         return vectors
+
+    def _tell_that_it_waits(self) -> None:
+        if self._until is not None:
+            Path(f"{self._until}.{os.getpid()}").touch()
 
 
 def load(request: ModelRequest) -> TinyModel:
@@ -91,11 +103,12 @@ def load(request: ModelRequest) -> TinyModel:
     standardise = options.pop("standardise", "no") == "yes"
     room = options.pop("room", None)
     broken = options.pop("broken", "no")
-    slow_s = float(options.pop("slow", "0"))
     until = options.pop("until", None)
+    free = int(options.pop("free", "0"))
+    hungry = int(options.pop("hungry", "0"))
     precision: dict[str, str | bool] = {"precision": "fp32"}
     if request.precision == "int8":  # the same numbers, said to be another precision's
         precision = {"precision": "int8", "agrees_with_fp32": options.pop("agrees", "yes") == "yes"}
     if options:
         raise UsageError(f"tiny has no option {next(iter(options))}")
-    return TinyModel(version, standardise, precision, None if room is None else int(room), broken, slow_s, until)
+    return TinyModel(version, standardise, precision, None if room is None else int(room), broken, until, free, hungry)

@@ -148,23 +148,28 @@ def check(index: str, library: Path, scratch: str) -> None:
 
 
 def run_kills(index: str, library: Path, scratch: str, runs: int, seed: int) -> list[int]:
-    """Kill scans and go on with them; return how many of each kind were killed before they ended."""
+    """Kill scans and go on with them; return how many of each kind were killed before they ended.
+
+    The longer the scans take on this machine, the later they are killed; the first kind is tried again, sooner and
+    sooner, until a scan was killed.
+    """
     chance = random.Random(seed)
     for number in range(FILES):
         make_sound(library / str(number % 4) / f"first-{number:02d}.wav", 200 + 20 * number, 0.2 + number % 5 * 0.7)
     killed = [0, 0, 0]
     took_s = 1.0
     with WorkerPool(WorkerSetup(TINY, 0.5, 3600.0, 0), 1, load_model(TINY).identity.fingerprint) as pool:
-        for number in range(runs):
+        number = -1
+        while (number := number + 1) < runs or not killed[0]:
             if number % 10 == 0:
                 shutil.rmtree(index, ignore_errors=True)
             change(library, chance, number)
             started = time.monotonic()
-            kind = number % 3
+            kind = number % 3 if number < runs else 0
             was_killed = run_killed(index, library, kind, chance, took_s)
             killed[kind] += was_killed
             if not was_killed and kind == 0:
-                took_s = 0.8 * (time.monotonic() - started)
+                took_s = 0.8 * min(took_s, time.monotonic() - started)
             scan(index, [str(library)], OPTIONS, pool=pool)
             check(index, library, scratch)
     return killed

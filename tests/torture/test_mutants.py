@@ -17,7 +17,7 @@ from embedindex.scan import ScanOptions, scan
 from embedindex.store import Store
 from embedindex.verify import verify
 from tests.indexing import TINY
-from tests.processes import ENVIRONMENT
+from tests.processes import ENVIRONMENT, PATIENCE_S
 from tests.sounds import encode, sine
 from tests.torture.mutants import LIBSNDFILE_SUFFIXES, SUFFIXES, originals, write_archives, write_mutants
 
@@ -173,7 +173,7 @@ def test_headers_that_claim_the_machine_get_no_memory_for_it(index: str, library
         path.write_bytes(data)
     done = subprocess.run(
         [sys.executable, "-c", MEASURED_SCAN, index, str(library)],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found, crashes, parent_bytes, worker_bytes = json.loads(done.stdout)
