@@ -6,6 +6,7 @@ There is no device here: the process computes on the processor, and the test mod
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -30,7 +31,7 @@ from embedindex.models.arithmetic import MIN_COSINE, Arithmetic, choose_arithmet
 from embedindex.models.batching import Batches, is_out_of_memory, measure_batch, note_key, read_note, write_note
 from embedindex.models.convnet import ConvLayer, ConvNet
 from embedindex.models.convnet_onnx import build
-from embedindex.models.device_process import _Server
+from embedindex.models.device_process import _folder_for_sockets, _Server
 from embedindex.models.devices import Device, can_use_device, find_devices, request_for_device
 from embedindex.models.engines import CPU_PROVIDERS
 from embedindex.models.remote import RemoteModel
@@ -173,10 +174,11 @@ def test_workers_go_on_when_the_process_is_killed_or_hangs(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes there wait for ever to be read")
-def test_process_that_does_not_even_read_is_given_up(tmp_path: Path) -> None:
+def test_process_that_does_not_even_read_is_given_up() -> None:
     model, over = load_model(TINY), threading.Event()
     windows = np.random.default_rng(0).normal(0, 0.1, (200, 8000)).astype(np.float32)  # more than a socket holds
-    with Listener(str(tmp_path / "s"), "AF_UNIX", authkey=bytes(current_process().authkey)) as listener:
+    folder = _folder_for_sockets()  # the name of a socket is short
+    with Listener(os.path.join(folder, "s"), "AF_UNIX", authkey=bytes(current_process().authkey)) as listener:
 
         def hang() -> None:
             with listener.accept() as client:
@@ -195,6 +197,7 @@ def test_process_that_does_not_even_read_is_given_up(tmp_path: Path) -> None:
         finally:
             over.set()
         np.testing.assert_array_equal(made[0], model.embed(windows))
+    shutil.rmtree(folder)
 
 
 def results(pool: WorkerPool, paths: list[Path]) -> Iterator[object]:
