@@ -29,7 +29,7 @@ from tests.indexing import age
 from tests.sounds import drum_hit, pad, sine, write_wav
 
 DOCS = Path(__file__).parents[1] / "docs"
-HOURGLASS_S = 120
+HOURGLASS_S = 600
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -21,7 +21,7 @@ from tests.processes import ENVIRONMENT, PATIENCE_S
 from tests.sounds import encode, sine
 from tests.torture.mutants import LIBSNDFILE_SUFFIXES, SUFFIXES, originals, write_archives, write_mutants
 
-STALL_S = 20.0
+STALL_S = 60.0
 
 
 def check_mutants(index: str, library: Path, count: int, seed: int, capfd: pytest.CaptureFixture[str]) -> ScanSummary:
@@ -154,7 +154,7 @@ import json, re, resource, sys
 from embedindex.progress import ScanSummary
 from embedindex.scan import ScanOptions, scan
 from tests.indexing import TINY
-summary = scan(sys.argv[1], [sys.argv[2]], ScanOptions(request=TINY, workers=1, niceness=0, stall_s=20.0))
+summary = scan(sys.argv[1], [sys.argv[2]], ScanOptions(request=TINY, workers=1, niceness=0, stall_s=60.0))
 # Not ru_maxrss for this process: that counts the process it was forked from, too.
 own = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
