@@ -19,6 +19,7 @@ import pytest
 from embedindex.cli import main
 from embedindex.errors import WeightsMissingError
 from embedindex.models.aisfx_weights import find_aisfx
+from embedindex.models.download import Patience
 from embedindex.models.weights import HDF5_MAGIC
 
 SEEDED = Path(__file__).parents[2] / "shared" / "openl3" / "weights"
@@ -34,6 +35,7 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr("embedindex.models.auto.PIP_QUICK", Patience(open_s=600, read_s=600))  # pip starts slowly
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("EMBEDINDEX_WEIGHTS_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")

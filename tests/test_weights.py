@@ -241,7 +241,9 @@ def test_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.Mo
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("EMBEDINDEX_WEIGHTS_URL", "http://weights.invalid/openl3")
     fetch()
-    assert server.asked == [(f"http://weights.invalid/openl3/{FILE_NAME}", None)]
+    # What another test gave up may still be under way, and finds this proxy, too.
+    asked = [one for one in server.asked if one[0].startswith("http://weights.invalid")]
+    assert asked == [(f"http://weights.invalid/openl3/{FILE_NAME}", None)]
 
 
 def test_offline_variable_keeps_the_network_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
