@@ -75,6 +75,7 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hop", type=float, help="seconds")
     parser.add_argument("--count", type=int, default=200, help="how many sounds are drawn")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print figures, with all misses, as JSON")
     parser.add_argument("--quick", action="store_true", help="few synthetic sounds: only to see that it works")
 
 
@@ -120,3 +121,8 @@ def model_name(store: Store) -> str:
     """Return an index's model with its hop, for a table."""
     model = store.model()
     return "?" if model is None else f"{model.identity.name}, hop {model.hop_s:g} s"
+
+
+def both_shares(strict: float, counted: float) -> str:
+    """Return a share for a table, with what it is when equals count in brackets, where that is more."""
+    return f"{strict:.3f}" + (f" ({counted:.3f})" if counted > strict else "")

@@ -8,6 +8,7 @@ size (VmHWM), of every process of the tree on its own; shared library pages coun
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3
@@ -158,3 +159,18 @@ def print_report(title: str, header: Sequence[str], rows: Sequence[Sequence[str]
     print()
     for line in (*notes, *_machine()):
         print(line)
+
+
+def print_results(
+    as_json: bool,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    results: object,
+) -> None:
+    """Print a report, or what it is made of as JSON."""
+    if as_json:
+        print(json.dumps({"title": title, "machine": _machine(), "results": results}, indent=1))
+    else:
+        print_report(title, header, rows, notes)

@@ -69,12 +69,14 @@ class AudioReader:
         block_s: length of a block in seconds; the last one may be shorter.
         start_s: seconds to leave out at the front, exact to the sample.
         max_duration_s: refuse files that are longer.
+        keep_native: keep in `native` all that is read. For sounds that fit into memory.
 
     Attributes:
         facts: what the header says.
         native_frames: frames read so far, at the file's own rate; complete once `blocks` is exhausted.
         peak: largest magnitude so far of the mono mix at the file's own rate.
         non_finite: samples so far that were NaN, infinite or beyond 1e12, and were replaced by 0.
+        native: (n, channels) at the file's own rate, what was read so far in pieces, if it is to be kept.
         note: None, or a sentence about damage, once `blocks` is exhausted.
 
     Raises:
@@ -94,12 +96,14 @@ class AudioReader:
         block_s: float = 10.0,
         start_s: float = 0.0,
         max_duration_s: float = MAX_DURATION_S,
+        keep_native: bool = False,
     ) -> None:
         if block_s <= 0 or start_s < 0 or (sample_rate is not None and sample_rate <= 0):
             raise ValueError("block_s and sample_rate must be positive, start_s not negative")
         self._path = path
         self._mono = mono
         self._max_duration_s = max_duration_s
+        self._keep_native = keep_native
         self._file = open_sound(path)
         try:
             self._decoder = self._open_decoder()
@@ -118,6 +122,7 @@ class AudioReader:
         self.native_frames = 0
         self.peak = 0.0
         self.non_finite = 0
+        self.native: list[Float32Array] = []
         self.note: str | None = None
 
     def __enter__(self) -> AudioReader:
@@ -279,6 +284,8 @@ class AudioReader:
                 usable = np.abs(chunk) <= MAX_MAGNITUDE
                 self.non_finite += int(usable.size - np.count_nonzero(usable))
                 chunk = np.where(usable, chunk, np.float32(0))
+            if self._keep_native:
+                self.native.append(chunk)
             mix = _mixed_down(chunk)
             self.peak = max(self.peak, float(np.abs(mix).max()))
             yield mix if self._mono else chunk

@@ -188,8 +188,7 @@ class QueryMaker:
         if record is not None and record.status == "ok" and unchanged and part == WHOLE:
             heard, length_s, rate = (self._stored(record),), record.duration, record.sample_rate
         else:
-            heard, length_s = self._embed(absolute, part)
-            rate = probe(absolute).sample_rate
+            heard, length_s, rate = self._embed(absolute, part)
         loud = tuple(one for one in (one.useful(MAX_WINDOWS) for one in heard) if len(one.vectors))
         if not loud:
             what = "it" if part == WHOLE else "that part of it"
@@ -267,57 +266,69 @@ class QueryMaker:
                     return record
         return None
 
-    def _embed(self, path: bytes, part: Part) -> tuple[tuple[Heard, ...], float | None]:
-        """Return the hearings of a sound, or a part of it, and its length in seconds where that is known."""
+    def _embed(self, path: bytes, part: Part) -> tuple[tuple[Heard, ...], float | None, int]:
+        """Return the hearings of a sound, or a part of it, its length in seconds where that is known, and its rate."""
         model = self.model()
         rate = model.identity.sample_rate
-        held = self._short(path, rate, part)
+        held = _short(path, rate, part)
         usual = hop_samples(self._model.hop_s, rate)
         if held is None and part == WHOLE:
             embedding = embed_file(path, model, self._model.hop_s, content_hash=b"")
             heard = Heard(embedding.vectors, window_starts_s(len(embedding.vectors), embedding.hop_s))
-            return (heard,), embedding.duration_s
+            return (heard,), embedding.duration_s, embedding.facts.sample_rate
         if held is None:  # read twice, first for its level: no sound is too long
             peak = max(float(np.abs(block).max()) for block in part_blocks(path, rate, part))
             vectors, _ = embed_blocks(part_blocks(path, rate, part), peak, model, usual)
             starts_s = window_starts_s(len(vectors), usual / rate, part.start_s)
             length_s = None if part.end_s is None else part.end_s - part.start_s
-            return (Heard(as_stored(path, vectors, model), starts_s),), length_s
-        samples, peak = held
-        as_it_is = hear(path, samples, peak, model, self._model.hop_s, part.start_s)
-        return (*as_it_is, *self._repaired(path, part)), len(samples) / rate
+            return (Heard(as_stored(path, vectors, model), starts_s),), length_s, probe(path).sample_rate
+        as_it_is = hear(path, held.samples, held.peak, model, self._model.hop_s, part.start_s)
+        return (*as_it_is, *self._repaired(path, held, part)), len(held.samples) / rate, held.own_rate
 
-    def _repaired(self, path: bytes, part: Part) -> list[Heard]:
+    def _repaired(self, path: bytes, held: _Held, part: Part) -> list[Heard]:
         """Return a short sound as it is heard with its peaks put back; nothing when it is not clipped."""
         import soxr
 
-        rate, own_rate = self.model().identity.sample_rate, probe(path).sample_rate
-        samples = np.concatenate(list(part_blocks(path, own_rate, part, mono=False)))
-        whole = without_clipping(samples.reshape(len(samples), -1))
+        rate = self.model().identity.sample_rate
+        whole = without_clipping(held.own)
         if whole is None:
             return []
-        sound = np.asarray(soxr.resample(whole, own_rate, rate, quality="HQ"), np.float32)
+        sound = np.asarray(soxr.resample(whole, held.own_rate, rate, quality="HQ"), np.float32)
         return hear(path, sound, float(np.abs(whole).max()), self.model(), self._model.hop_s, part.start_s)
 
-    def _short(self, path: bytes, sample_rate: int, part: Part) -> tuple[Float32Array, float] | None:
-        """Return (samples, peak) of a sound, or a part, of up to `PHASED_UP_TO_S` seconds, None for a longer one."""
-        blocks: list[Float32Array] = []
-        samples = 0
-        if part != WHOLE:
-            for block in part_blocks(path, sample_rate, part):
-                blocks.append(block)
-                samples += len(block)
-                if samples > PHASED_UP_TO_S * sample_rate:
-                    return None
-            joined = np.concatenate(blocks)
-            return joined, float(np.abs(joined).max())
-        with AudioReader(path, sample_rate=sample_rate) as reader:
-            for block in reader.blocks():
-                blocks.append(block)
-                samples += len(block)
-                if samples > PHASED_UP_TO_S * sample_rate:
-                    return None
-        return np.concatenate(blocks), reader.peak
+
+@dataclass(frozen=True)
+class _Held:
+    """A short sound, or a part of one, in memory.
+
+    Attributes:
+        samples: (n,) at the model's rate.
+        peak: the magnitude it is scaled by.
+        own: (m, channels) at its own rate.
+        own_rate: that rate, Hz.
+    """
+
+    samples: Float32Array
+    peak: float
+    own: Float32Array
+    own_rate: int
+
+
+def _short(path: bytes, sample_rate: int, part: Part) -> _Held | None:
+    """Return a sound, or a part, of up to `PHASED_UP_TO_S` seconds, decoded once; None for a longer one."""
+    blocks: list[Float32Array] = []
+    samples = 0
+    with AudioReader(path, sample_rate=sample_rate, start_s=part.start_s, block_s=1.0, keep_native=True) as reader:
+        for block in _within(reader, path, sample_rate, part):
+            blocks.append(block)
+            samples += len(block)
+            if samples > PHASED_UP_TO_S * sample_rate:
+                return None
+    joined = np.concatenate(blocks)
+    own_rate = reader.facts.sample_rate
+    own = np.concatenate(reader.native)[: _frames(part, own_rate)]
+    peak = reader.peak if part == WHOLE else float(np.abs(joined).max())
+    return _Held(joined, peak, own, own_rate)
 
 
 def part_blocks(path: bytes, sample_rate: int, part: Part, *, mono: bool = True) -> Iterator[Float32Array]:
@@ -327,17 +338,27 @@ def part_blocks(path: bytes, sample_rate: int, part: Part, *, mono: bool = True)
         AudioError: it cannot be decoded.
         QueryError: the file ends before the part begins.
     """
-    left = None if part.end_s is None else max(1, round((part.end_s - part.start_s) * sample_rate))
-    made = 0
     with AudioReader(path, sample_rate=sample_rate, mono=mono, start_s=part.start_s, block_s=1.0) as reader:
-        for block in reader.blocks():
-            wanted = block if left is None else block[: left - made]
-            made += len(wanted)
-            yield wanted
-            if made == left:
-                return
+        yield from _within(reader, path, sample_rate, part)
+
+
+def _within(reader: AudioReader, path: bytes, sample_rate: int, part: Part) -> Iterator[Float32Array]:
+    """Yield what a reader that begins where a part does has of it."""
+    left = _frames(part, sample_rate)
+    made = 0
+    for block in reader.blocks():
+        wanted = block if left is None else block[: left - made]
+        made += len(wanted)
+        yield wanted
+        if made == left:
+            return
     if not made:
         raise QueryError(f"{display_path(path)}: ends before {part.start_s:g} s; ask for a part that lies within it")
+
+
+def _frames(part: Part, sample_rate: int) -> int | None:
+    """Return how many samples a part has at a rate, None for all."""
+    return None if part.end_s is None else max(1, round((part.end_s - part.start_s) * sample_rate))
 
 
 def _is_there(path: bytes) -> bool:

@@ -42,6 +42,11 @@ LEAST_CORRELATION = 0.5
 SURELY = 0.995
 # Correlations within one part in a hundred are equal: what a tone's are a wave later.
 EQUAL = 0.99
+# Waveforms hardly ever lie sample upon sample: correlations in eighths of a sample are those of samples near by, with
+# the weights of band-limited interpolation (a sinc in Hann's window).
+_NEAR = 16
+_DISTANCES = np.arange(-8, 9)[:, None] / 8 - np.arange(-_NEAR, _NEAR + 1)
+_BETWEEN = np.sinc(_DISTANCES) * np.cos(np.pi * _DISTANCES / (2 * _NEAR + 4)) ** 2
 
 
 @dataclass(frozen=True)
@@ -128,26 +133,30 @@ def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float
 
     Half of it is the correlation of their differences from sample to sample, so that neither a bass decides alone, nor
     what clipping adds to the highs. The sign does not matter; what hangs over the longer one's end counts as silence.
-    Of places that fit equally well, as a tone has many, it is the one next to `expected`.
+    Of places that fit equally well, as a tone has many, it is the one next to `expected`; the correlation is that of
+    the best of them, between samples where it is best there.
     """
     own, other = (samples.astype(np.float64) for samples in (sound, around))
     other = np.pad(other, (0, max(0, len(own) - len(other))))
     differences = (np.diff(samples, prepend=0.0) for samples in (own, other))
-    likeness = (_correlations(own, other) + _correlations(*differences)) / 2
-    equal = np.flatnonzero(likeness >= EQUAL * likeness.max())
+    pair = (_correlations(own, other), _correlations(*differences))
+    likeness = (np.abs(pair[0]) + np.abs(pair[1])) / 2
+    best = int(likeness.argmax())
+    between = sum(np.abs(_BETWEEN @ np.pad(one, _NEAR)[best : best + 2 * _NEAR + 1]) for one in pair) / 2
+    equal = np.flatnonzero(likeness >= EQUAL * likeness[best])
     lag = int(equal[np.abs(equal - expected).argmin()])
-    return min(1.0, float(likeness[lag])), lag
+    return min(1.0, float(np.max(between))), lag
 
 
 def _correlations(own: Float64Array, other: Float64Array) -> Float64Array:
-    """Return the magnitudes of the correlation of a sound with a longer one, (n - m + 1,), at each place there."""
+    """Return the correlation of a sound with a longer one, (n - m + 1,), at each place there."""
     size = 1 << (len(own) + len(other)).bit_length()
     products = np.fft.irfft(np.conj(np.fft.rfft(own, size)) * np.fft.rfft(other, size), size)
     sums = np.concatenate(([0.0], np.cumsum(np.square(other))))
     energy = (sums[len(own) :] - sums[: len(sums) - len(own)]) * np.square(own).sum()
     # Where there is next to nothing, next to nothing agrees by chance.
     least = max(float(np.finfo(np.float32).tiny), 1e-3 * float(energy.max()))
-    return np.asarray(np.abs(products[: len(energy)]) / np.sqrt(np.maximum(energy, least)))
+    return np.asarray(products[: len(energy)] / np.sqrt(np.maximum(energy, least)))
 
 
 def _samples(path: bytes, start_s: float, length_s: float, rate: int) -> Float32Array:

@@ -156,6 +156,19 @@ def test_eight_channels_at_192_khz_are_mixed_to_their_mean(tmp_path: Path) -> No
     assert reader.peak == pytest.approx(np.abs(expected).max(), abs=1e-6)
 
 
+def test_a_reader_keeps_what_it_reads_as_the_file_has_it_when_asked(tmp_path: Path) -> None:
+    original = np.stack([sounds.noise(1.5, 32000, seed) for seed in range(2)], axis=1)
+    sounds.write_wav(tmp_path / "a.wav", original, 32000)
+    expected = sf.read(tmp_path / "a.wav", dtype="float32")[0][8000:]
+    for keep in (True, False):
+        with AudioReader(tmp_path / "a.wav", sample_rate=8000, start_s=0.25, keep_native=keep) as reader:
+            samples = np.concatenate(list(reader.blocks()))
+        assert samples.shape == (10000,)
+        assert bool(reader.native) == keep
+        if keep:
+            np.testing.assert_array_equal(np.concatenate(reader.native), expected)
+
+
 def test_nan_and_infinity_become_silence_and_are_counted(tmp_path: Path) -> None:
     original = sounds.sine(440, 0.1)
     original[[10, 20, 30, 40]] = [np.nan, np.inf, -np.inf, 3e38]

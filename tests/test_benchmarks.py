@@ -19,7 +19,15 @@ NEED_MATERIAL = {
     "remix_options.py",
     "remix_quality.py",
 }
-SHARED = {"altered.py", "altered_copies.py", "label_excerpts.py", "label_fonts.py", "made_up_library.py", "measure.py"}
+SHARED = {
+    "altered.py",
+    "altered_copies.py",
+    "label_excerpts.py",
+    "label_fonts.py",
+    "made_up_library.py",
+    "measure.py",
+    "same_sound.py",
+}
 SELF_CONTAINED = sorted({path.name for path in BENCHMARKS.glob("*.py")} - NEED_MATERIAL - SHARED)
 
 

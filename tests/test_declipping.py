@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 
 from embedindex.arrays import Float32Array
 from embedindex.declipping import without_clipping
+from embedindex.hearing import hear
 from embedindex.index import load_view
-from embedindex.query import Query, QueryMaker
+from embedindex.query import Part, Query, QueryMaker
 from embedindex.search import search
 from embedindex.store import Store
 from tests.indexing import TINY_RATE, run_scan, write_samples
@@ -121,3 +123,26 @@ def test_a_clipped_copy_is_heard_with_and_without_its_peaks_any_other_only_as_it
         hit = search(store, view, [cut], k=1)[0]
     assert np.sum(rows[2] * rows[0], axis=1).mean() > np.sum(rows[1] * rows[0], axis=1).mean()
     assert hit.file.text_path.endswith("tune.wav")
+
+
+def test_a_part_is_repaired_as_if_it_had_been_cut_out(library: Path, index: str, tmp_path: Path) -> None:
+    rate = 3 * TINY_RATE
+    tune = clipped(np.asarray(sine(200, 1.0, rate, 0.2) + chirp(300, 1500, 1.0, rate), np.float32), 0.4)
+    tune = np.asarray(tune / 2, np.float32)
+    louder = clipped(noise(0.7, rate, seed=1)) * np.float32(0.9)
+    sound = np.stack([np.concatenate((louder, tune, louder))] * 2, axis=1)
+    path = write_samples(tmp_path / "whole.wav", sound, rate)
+    write_samples(library / "tune.wav", sine(250, 1.0, TINY_RATE))
+    run_scan(index, library)
+    repaired = without_clipping(mono(tune))
+    assert repaired is not None
+    with Store(index) as store:
+        maker = QueryMaker(store, load_view(store).model)
+        found = maker.from_file(str(path), Part(0.7, 1.7)).vectors
+        expected = hear(
+            b"", soxr.resample(repaired, rate, TINY_RATE), float(np.abs(repaired).max()), maker.model(),
+            load_view(store).model.hop_s, 0.7,
+        )  # fmt: skip
+    assert len(expected) < len(found)
+    for vectors, heard in zip(found[-len(expected) :], expected, strict=True):
+        np.testing.assert_allclose(vectors, heard.vectors, rtol=2e-3, atol=1e-3)
