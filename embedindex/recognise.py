@@ -27,7 +27,9 @@ from embedindex.store import Store
 from embedindex.whole import Row
 
 # Results, and places, that score less than the best by more than this are not listened to, nor more of them than these.
+# Descriptors alone tell more sounds apart than a network, and noise from its absence, too.
 MARGIN = 0.05
+MARGIN_OF_DESCRIPTORS = 0.15
 MOST_FILES = 5
 MOST_PLACES = 24
 # When nothing was as much as related to the sound so far, it is in none of them.
@@ -102,8 +104,10 @@ def _places(
 ) -> list[tuple[Place, int, float]]:
     """Return the places to listen to, the best first, each with the number of its row and the hop of its file."""
     found: list[tuple[Place, int, float]] = []
+    descriptors = isinstance(space, Space) and space.kind == "standardised"
+    margin = MARGIN_OF_DESCRIPTORS if descriptors else MARGIN
     for number, (score, record, *_) in enumerate(rows[:MOST_FILES]):
-        if score < rows[0][0] - MARGIN or not all(len(phase.starts_s) for phase in phases):
+        if score < rows[0][0] - margin or not all(len(phase.starts_s) for phase in phases):
             break
         if not is_remote(record.path):
             theirs = space.apply(store.vectors_of(record))
@@ -111,7 +115,7 @@ def _places(
             fitting = places(phases, theirs, hop_s, AROUND_HOPS * hop_s, MOST_PLACES)
             found += [(place, number, hop_s) for place in fitting]
     found.sort(key=lambda one: -one[0].score)
-    return [one for one in found[:MOST_PLACES] if one[0].score >= found[0][0].score - MARGIN]
+    return [one for one in found[:MOST_PLACES] if one[0].score >= found[0][0].score - margin]
 
 
 def _at(sound: Float32Array, rate: int, path: bytes, start_s: float, around_s: float) -> Recognised:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from embedindex.query import QueryMaker
 from embedindex.recognise import fit
 from embedindex.search import Hit, search
 from embedindex.store import Store
-from tests.indexing import TINY_RATE, run_scan, write_samples
+from tests.indexing import TINY, TINY_RATE, run_scan, write_samples
 from tests.sounds import chirp, noise, sine
 from tests.test_matching import random_rows, starts
 
@@ -60,6 +61,17 @@ def test_the_very_sound_comes_before_sounds_that_are_as_alike(noises: str, tmp_p
             assert scores[0] > scores[1] - 0.05
         assert hits(noises, of(number) + hiss, tmp_path / "copy.wav", k=1)[0].file == found[0].file
     assert moved
+
+
+def test_among_descriptors_files_are_listened_to_that_are_further_from_the_best(tmp_path: Path) -> None:
+    (tmp_path / "library").mkdir()
+    for number in range(COUNT):
+        write_samples(tmp_path / "library" / f"{number}.wav", of(number))
+    index = str(tmp_path / "index")
+    run_scan(index, tmp_path / "library", request=replace(TINY, options=(("standardise", "yes"),)))
+    found = hits(index, of(3) + noise(1.0, TINY_RATE, seed=53, level=0.3), tmp_path / "copy.wav", k=COUNT)
+    assert found[0].file.text_path.endswith("3.wav")
+    assert found[1].score - 0.15 < found[0].score < found[1].score - 0.05
 
 
 def test_sounds_that_are_only_alike_stay_ordered_by_score(noises: str, tmp_path: Path) -> None:
