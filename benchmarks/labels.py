@@ -1,13 +1,12 @@
-"""The tables of docs/evaluation.md: how well labels are recognised, by model and by method, beside the controls.
+"""The first table of docs/evaluation.md: how well labels are recognised, by model, beside the controls.
 
     python benchmarks/labels.py --keep ~/labels                      # the Debian packages that are installed
-    python benchmarks/labels.py --keep ~/labels --only drums13 --methods knn,logistic,forest,boosting,mlp
     python benchmarks/labels.py --collection mine=/samples=folder --model spectral
 
 Scans every collection into one index a model, labels the files by their names, and prints for each model, for random
-weights and numbers and for metadata only what `embedindex evaluate` finds; then, for the first model, what its
-``--methods`` do. Groups are folders. What is in --keep is used again. A collection is NAME=FOLDER=RULE; rules are those
-of neighbours.py (folder, prefix, drums, or a regular expression whose first group is the label) and drums13.
+weights and numbers and for metadata only what `embedindex evaluate` finds. Groups are folders. What is in --keep is
+used again; label_matrix.py asks every method of `train`, too. A collection is NAME=FOLDER=RULE; rules are those of
+neighbours.py (folder, prefix, drums, or a regular expression whose first group is the label) and drums13.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from label_excerpts import soundtracks, types
 from label_fonts import instruments, percussion
 from neighbours import label_of
 
-from embedindex.comparison import compare
+from embedindex.arrays import Float16Array
 from embedindex.embed import embed_file
 from embedindex.errors import ModelError
 from embedindex.evaluate import Evaluation, Figures, Method, evaluate, judge
 from embedindex.label_store import FileLabel, add_import, given_labels
+from embedindex.labelled import Labelled
 from embedindex.likeness import sounds_as_set
 from embedindex.models import Model, parse_request
 from embedindex.records import Label
 from embedindex.scan import ScanOptions, scan
 from embedindex.space import Space
 from embedindex.store import Store
-from embedindex.train import Plan, Scores
 from embedindex.views import learn_views
 from embedindex.writer import StoreWriter
 
@@ -125,9 +124,9 @@ def random_network(seed: int) -> Model:
     return AisfxModel(identity, OnnxNetwork(content, sha256, 1))
 
 
-def random_weights(result: Evaluation, kept: Path, seed: int) -> Method:
-    """Return how the same files are judged by a network with random weights, whose vectors are kept in `kept`."""
-    labelled, model = result.labelled, random_network(seed)
+def random_vectors(labelled: Labelled, kept: Path, seed: int) -> list[Float16Array]:
+    """Return the vectors of files by a network with random weights, without silent ones; they are kept in `kept`."""
+    model = random_network(seed)
     known = dict(np.load(kept)) if kept.exists() else {}
     sounds = []
     for record in labelled.records:
@@ -137,19 +136,25 @@ def random_weights(result: Evaluation, kept: Path, seed: int) -> Method:
         loud = vectors[vectors.any(axis=1)]
         sounds.append(loud if len(loud) else np.ones((1, vectors.shape[1]), np.float16))
     np.savez(kept, **known)
-    files, plain = sounds_as_set(sounds, Space("plain")), Space("plain")
+    return sounds
+
+
+def random_weights(result: Evaluation, kept: Path, seed: int) -> Method:
+    """Return how the same files are judged by a network with random weights, whose vectors are kept in `kept`."""
+    labelled, plain = result.labelled, Space("plain")
+    files = sounds_as_set(random_vectors(labelled, kept, seed), plain)
     table = learn_views(files, labelled.groups, plain, seed).likeness(files, files)
     alone = np.arange(len(labelled), dtype=np.int64)
     grouped = judge(table, labelled, labelled.groups, result.k, seed)
     return Method("random weights", True, grouped, judge(table, labelled, alone, result.k, seed))
 
 
-def cells(figures: Figures | Scores) -> list[str]:
-    """Return what both tables show of figures."""
+def cells(figures: Figures) -> list[str]:
+    """Return what the table shows last."""
     gain = 100 * (figures.accuracy_at_80 - figures.accuracy)
     return [
         f"{figures.macro_f1:.3f}",
-        f"{figures.ece:.3f} ({figures.ece_noise:.3f})",
+        f"{figures.ece:.3f} ({figures.ece_noise:.3f}, {figures.ece_noise_groups:.3f})",
         f"{figures.accuracy_at_80:.3f} ({gain:+.1f})",
     ]
 
@@ -180,24 +185,6 @@ def print_models(title: str, methods: Sequence[Method]) -> None:
             print_row(title, shown, control, *accuracy, *ranked, *cells(figures))
 
 
-def print_methods(title: str, store: Store, key: str, options: argparse.Namespace) -> None:
-    """Print the rows of one collection in the table of methods."""
-    plans = []
-    for method in options.methods.split(","):
-        hears = (None,) if method == "cnn" else options.on.split(",")
-        plans += [Plan(key, method, "folder", on, "rich", options.seed, options.workers) for on in hears]
-    result = compare(store, plans, controls=True)
-    for protocol, name in (("grouped", "own folder excluded"), ("k_fold", f"{result.k_folds}-fold")):
-        for line in result.lines:
-            scores: Scores | None = getattr(line, protocol)
-            if scores is not None:
-                control = f"{line.name} (control)" if line.control else line.name
-                shown = f"{name}, {scores.files} files"
-                print_row(
-                    title, shown, control, line.on, f"{scores.accuracy:.3f}", *cells(scores), f"{line.wall_s:.0f} s"
-                )
-
-
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,10 +192,7 @@ def main() -> None:
     parser.add_argument("--collection", action="append", metavar="NAME=FOLDER=RULE")
     parser.add_argument("--only", help="names of collections, separated by commas")
     parser.add_argument("--model", action="append", help="NAME or NAME:KEY=VALUE,…; may be repeated")
-    parser.add_argument("--methods", default="knn,logistic,forest,boosting", help="also mlp and cnn; '' for none")
-    parser.add_argument("--on", default="embeddings,both", help="what methods hear: embeddings, features, both")
     parser.add_argument("-k", type=int, help="neighbours (default: as `genre` chooses)")
-    parser.add_argument("--no-models", action="store_true", help="only the table of methods")
     parser.add_argument("--random-weights", action="store_true", help="also a network with random weights (slow)")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -217,10 +201,9 @@ def main() -> None:
     if options.collection:
         chosen = iter([Collection(one.split("=")[0], *one.split("=", 2)) for one in options.collection])
     judged = ("collection", "judged", "model", "accuracy", "plain vote", "mAP", "P@10")
-    quality = ("macro F1", "ECE (by chance)", "80 % surest")
+    quality = ("macro F1", "ECE (by chance: files, groups)", "80 % surest")
     started = time.monotonic()
     print_head(*judged, *quality)
-    for_methods = []
     for collection in chosen:
         if not Path(collection.folder).is_dir():
             print(f"left out: {collection.folder} is not there", file=sys.stderr)
@@ -236,9 +219,6 @@ def main() -> None:
                     print(f"left out: {error}", file=sys.stderr)
             if not stores:
                 continue
-            for_methods.append((collection, stores[0].folder))
-            if options.no_models:
-                continue
             results = [
                 evaluate([store], collection.name, k=options.k, controls=number == 0, seed=options.seed)
                 for number, store in enumerate(stores)
@@ -248,11 +228,6 @@ def main() -> None:
                 kept = options.keep / f"{collection.index}-random-{options.seed}.npz"
                 models.append(random_weights(results[0], kept, options.seed))
             print_models(collection.title, sorted(models, key=lambda method: method.control))
-    if options.methods:
-        print_head("collection", "judged", "method", "hears", "accuracy", *quality, "time")
-    for collection, folder in for_methods if options.methods else ():
-        with Store(folder) as store:
-            print_methods(collection.title, store, collection.name, options)
     print(f"{platform.python_version()}, {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 

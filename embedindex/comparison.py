@@ -92,11 +92,11 @@ def compare(
     ]
     for plan in plans:
         material = narrowed[plan.hears, plan.kind][1]
-        jobs.append((plan.method, _hearing(plan), False, _learning(plan.method, material, groups, first.seed)))
+        jobs.append((plan.method, _hearing(plan), False, learning(plan.method, material, groups, first.seed)))
     if controls:
         random = np.random.default_rng(first.seed).standard_normal((len(labelled), 64)).astype(np.float32)
         for name, rows in (("metadata only", metadata_rows(labelled.records)), ("random numbers", random)):
-            jobs.append((name, "", True, _learning("logistic", _material(labelled, rows), groups, first.seed)))
+            jobs.append((name, "", True, learning("logistic", material_of(labelled, rows), groups, first.seed)))
     lines = []
     for number, (name, on, control, chances) in enumerate(jobs):
         if progress is not None:
@@ -118,7 +118,8 @@ def _only(labelled: Labelled, material: Material, common: set[bytes]) -> tuple[L
     return labelled.take(place), material.take(place)
 
 
-def _material(labelled: Labelled, rows: Float32Array) -> Material:
+def material_of(labelled: Labelled, rows: Float32Array) -> Material:
+    """Return what there is to learn from rows (n, columns), one for each file."""
     owner = np.arange(len(labelled), dtype=np.int64)
     return Material(rows, owner, (rows.shape[1],), labelled.truth, labelled.groups)
 
@@ -140,7 +141,9 @@ def _neighbours(labelled: Labelled, space: Space, seed: int) -> Chances:
     return chances
 
 
-def _learning(method: Method, material: Material, groups: Int64Array, seed: int) -> Chances:
+def learning(method: Method, material: Material, groups: Int64Array, seed: int) -> Chances:
+    """Return what judges every part of a split by a method that learnt from the other parts."""
+
     def chances(split: Int64Array) -> Float64Array:
         found = np.zeros(material.truth.shape)
         # In a split by groups what is learnt inside a fold (penalties, temperature) keeps groups apart, too.

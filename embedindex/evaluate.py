@@ -49,6 +49,7 @@ class Figures:
         majority: accuracy of always saying the commonest class.
         ece: expected calibration error of the confidence.
         ece_noise: what `ece` perfect confidences would show by chance with so many files.
+        ece_noise_groups: what confidences right on average would, with so many groups, each right or wrong together.
         accuracy_at_80: accuracy among the 80 % of the files with the greatest confidence.
         hubness: skewness of how often files are among the 10 nearest.
         k: the number of neighbours of each class: what was asked for, or the middle one of those chosen.
@@ -70,6 +71,7 @@ class Figures:
     majority: float
     ece: float
     ece_noise: float
+    ece_noise_groups: float
     accuracy_at_80: float
     hubness: float
     k: int
@@ -147,6 +149,7 @@ def judge(likenesses: Float32Array, labelled: Labelled, groups: Int64Array, k: i
         majority=float(truth[judged].mean(axis=0).max()),
         ece=metrics.expected_calibration_error(confidence[judged], hit),
         ece_noise=metrics.calibration_noise(confidence[judged]),
+        ece_noise_groups=metrics.calibration_noise_of_groups(confidence[judged], hit, groups[judged]),
         accuracy_at_80=metrics.accuracy_at_coverage(confidence[judged], hit, COVERAGE),
         hubness=metrics.hubness(nearest, len(truth)),
         k=shown_k,

@@ -131,6 +131,34 @@ def calibration_noise(confidence: Float64Array, bins: int = ECE_BINS, draws: int
     return float(np.mean(errors))
 
 
+def calibration_noise_of_groups(
+    confidence: Float64Array, hit: BoolArray, groups: Int64Array, bins: int = ECE_BINS, draws: int = 200, seed: int = 0
+) -> float:
+    """Return the calibration error that confidences right on average would show by chance, with so few groups.
+
+    Files of one group are right or wrong together. In every group confidence errs by as much as it does, but in either
+    direction with equal chance: an error below what that gives says nothing.
+
+    Args:
+        confidence: (n,).
+        hit: (n,) whether they were right.
+        groups: (n,) which files share their luck.
+        bins: of confidence.
+        draws: so many times.
+        seed: of the directions.
+
+    References:
+        A. C. Cameron, J. Gelbach, D. Miller, "Bootstrap-based improvements for inference with clustered errors",
+        Review of Economics and Statistics 90 (2008): the wild cluster bootstrap, with Rademacher's weights.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    numbers, group = np.unique(groups, return_inverse=True)
+    apart = np.zeros((bins, len(numbers)))
+    np.add.at(apart, (place, group), hit - confidence)
+    directions = np.random.default_rng(seed).choice((-1.0, 1.0), (len(numbers), draws))
+    return float(np.abs(apart @ directions).sum(axis=0).mean() / max(1, len(hit)))
+
+
 def accuracy_at_coverage(confidence: Float64Array, hit: BoolArray, coverage: float) -> float:
     """Return the accuracy among the surest share `coverage` of the files."""
     count = max(1, round(coverage * len(hit)))

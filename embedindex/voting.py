@@ -1,12 +1,13 @@
 """kNN voting with believable probabilities: what the nearest labelled files say about a file.
 
-Each class is asked for four pieces of evidence: how alike its nearest file is, the mean over its `k` nearest files,
-the mean over all its files, and what a regression on all likenesses says (`embedindex.regression`). Asking every class
-for the same number of files keeps a big class from winning by numbers. Files that are near to everything (hubs) count
-for less: half of a labelled file's mean likeness to its own 10 nearest is subtracted (as in cross-domain similarity
-local scaling). A softmax over the weighted sums gives the probabilities; its four weights are learnt from the labelled
-files themselves, each predicted by files of other groups only, and a temperature then makes the mean confidence equal
-to the accuracy.
+Each class is asked for three pieces of evidence: how alike its nearest file is, the mean over its `k` nearest files,
+and what a regression on all likenesses says (`embedindex.regression`). Asking every class for the same number of files
+keeps a big class from winning by numbers. Files that are near to everything (hubs) count for less: half of a labelled
+file's mean likeness to its own 10 nearest is subtracted (as in cross-domain similarity local scaling). A softmax over
+the weighted sums gives the probabilities; its three weights are learnt from the labelled files themselves, each
+predicted by files of other groups only, and a temperature then makes the mean confidence equal to the accuracy. Files
+of one group are right or wrong together, so that the weights move away from the usual ones by the number of groups, not
+of files.
 
 Conventions: ``n`` queries, ``m`` labelled files, ``C`` classes. Likenesses are (n, m) float32, see
 `embedindex.likeness`; `truth` is (m, C) bool; `allowed` (n, m) says which files may speak; `groups` are (m,) int64.
@@ -34,11 +35,11 @@ USUAL_K = 5
 K_GAIN = 0.1
 HUB_NEIGHBOURS = 10
 HUB_SHARE = 0.5
-PIECES = 4  # of evidence: nearest file, mean of the k nearest, mean of all, regression
+PIECES = 3  # of evidence: nearest file, mean of the k nearest, regression
 # Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one, of
 # the regression's one of its own.
-DEFAULT_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5])
-RIDGE = 10.0  # as many files' worth of doubt
+USUAL_WEIGHTS = np.array([1.0, 0.7, 0.7])
+RIDGE = 2.0  # as many groups' worth of doubt
 MAX_STEPS = 50
 FOLDS = 10
 _FAR = np.float32(-2.0)  # less alike than any two files
@@ -49,7 +50,7 @@ class Evidence:
     """What the classes have to say for themselves.
 
     Attributes:
-        pieces: (n, C, 4) float64.
+        pieces: (n, C, 3) float64.
         present: (n, C) whether any file of the class may speak.
     """
 
@@ -63,7 +64,7 @@ class Voter:
 
     Attributes:
         k: how many files of each class make its second piece of evidence.
-        weights: (4,) of the pieces, temperature included.
+        weights: (3,) of the pieces, temperature included.
         log_likelihood: mean over the files it was learnt from; the higher the better.
     """
 
@@ -119,11 +120,9 @@ def gather_evidence(
         theirs = likenesses[:, members]
         if allowed is None:
             counts = np.full(queries, len(members))
-            sums = theirs.sum(axis=1, dtype=np.float64)
         else:
             may = allowed[:, members]
             counts = may.sum(axis=1)
-            sums = np.where(may, theirs, 0).sum(axis=1, dtype=np.float64)
             theirs = np.where(may, theirs, _FAR)
         there = counts > 0
         present[:, number] = there
@@ -132,7 +131,7 @@ def gather_evidence(
         for result, k in zip(results, ks, strict=True):
             used = np.clip(counts, 1, min(k, top.shape[1]))
             nearest = np.take_along_axis(running, used[:, None] - 1, axis=1)[:, 0] / used
-            pieces = np.stack([top[:, 0], nearest, sums / np.maximum(counts, 1), scores[:, number]], axis=1)
+            pieces = np.stack([top[:, 0], nearest, scores[:, number]], axis=1)
             result[there, number] = pieces[there]
     return [Evidence(result, present) for result in results]
 
@@ -152,50 +151,52 @@ def _softmax(scores: Float64Array, present: BoolArray) -> Float64Array:
     return np.asarray(raised / np.maximum(raised.sum(axis=1, keepdims=True), 1e-300), np.float64)
 
 
-def learn_voter(evidence: Evidence, truth: BoolArray, k: int) -> Voter:
+def learn_voter(evidence: Evidence, truth: BoolArray, groups: Int64Array, k: int) -> Voter:
     """Return the voter that explains best what the files are, by Newton's method, then made to believe itself rightly.
 
     Args:
         evidence: of n files whose classes are known.
         truth: (n, C).
+        groups: (n,).
         k: the number of neighbours that `evidence` was made with.
     """
     known = (truth & evidence.present).any(axis=1) & (evidence.present.sum(axis=1) > 1)
     pieces, present = evidence.pieces[known], evidence.present[known]
     unit = _unit_of(evidence)
     if not known.any():
-        return Voter(k, DEFAULT_WEIGHTS / unit)
+        return Voter(k, USUAL_WEIGHTS / unit)
     pieces = np.where(present[..., None], pieces, 0.0) / unit
     wanted = (truth[known] & present).astype(np.float64)
     wanted /= wanted.sum(axis=1, keepdims=True)
-    weights = _newton(pieces, present, wanted)
+    doubt = RIDGE * known.sum() / len(np.unique(groups[known]))
+    weights = _newton(pieces, present, wanted, doubt)
     weights = weights * _temperature(pieces, present, truth[known], weights)
     chances = np.maximum(_softmax(pieces @ weights, present), 1e-12)
     return Voter(k, weights / unit, float((wanted * np.log(chances)).sum(axis=1).mean()))
 
 
 def _unit_of(evidence: Evidence) -> Float64Array:
-    """Return (4,) the standard deviations of the first and of the last piece: weights mean the same for every model."""
+    """Return (3,) the standard deviations of the first and of the last piece: weights mean the same for every model."""
     known = evidence.pieces[evidence.present]
     if not len(known):
         return np.ones(PIECES)
     nearest, said = known[:, 0].std(), known[:, -1].std()
-    return np.maximum([nearest, nearest, nearest, said], 1e-3)
+    return np.maximum([nearest, nearest, said], 1e-3)
 
 
-def _newton(pieces: Float64Array, present: BoolArray, wanted: Float64Array) -> Float64Array:
-    """Return the weights (4,) of the largest penalised likelihood."""
-    weights = DEFAULT_WEIGHTS
-    loss = _loss(pieces, present, wanted, weights)
+def _newton(pieces: Float64Array, present: BoolArray, wanted: Float64Array, doubt: float) -> Float64Array:
+    """Return the weights (3,) of the largest penalised likelihood."""
+    weights = USUAL_WEIGHTS
+    loss = _loss(pieces, present, wanted, doubt, weights)
     for _ in range(MAX_STEPS):
         chances = _softmax(pieces @ weights, present)
         mean = np.einsum("nc,ncd->nd", chances, pieces)
-        gradient = (mean - np.einsum("nc,ncd->nd", wanted, pieces)).sum(axis=0) + RIDGE * (weights - DEFAULT_WEIGHTS)
+        gradient = (mean - np.einsum("nc,ncd->nd", wanted, pieces)).sum(axis=0) + doubt * (weights - USUAL_WEIGHTS)
         apart = pieces - mean[:, None]
-        curvature = np.einsum("nc,ncd,nce->de", chances, apart, apart, optimize=True) + RIDGE * np.eye(PIECES)
+        curvature = np.einsum("nc,ncd,nce->de", chances, apart, apart, optimize=True) + doubt * np.eye(PIECES)
         step = np.linalg.solve(curvature, gradient)
         # Far from the optimum the softmax is flat and a whole step overshoots.
-        while (lower := _loss(pieces, present, wanted, weights - step)) > loss and np.abs(step).max() > 1e-9:
+        while (lower := _loss(pieces, present, wanted, doubt, weights - step)) > loss and np.abs(step).max() > 1e-9:
             step = step / 2
         weights, gain, loss = weights - step, loss - lower, lower
         if gain < 1e-9 * max(1.0, abs(loss)):
@@ -203,13 +204,13 @@ def _newton(pieces: Float64Array, present: BoolArray, wanted: Float64Array) -> F
     return weights
 
 
-def _loss(pieces: Float64Array, present: BoolArray, wanted: Float64Array, weights: Float64Array) -> float:
+def _loss(pieces: Float64Array, present: BoolArray, wanted: Float64Array, doubt: float, weights: Float64Array) -> float:
     """Return the penalised negative log likelihood; convex in the weights."""
     scores = np.where(present, pieces @ weights, -np.inf)
     top = scores.max(axis=1)
     normaliser = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
     said = (wanted * np.where(present, scores, 0.0)).sum(axis=1)
-    return float((normaliser - said).sum() + RIDGE / 2 * ((weights - DEFAULT_WEIGHTS) ** 2).sum())
+    return float((normaliser - said).sum() + doubt / 2 * ((weights - USUAL_WEIGHTS) ** 2).sum())
 
 
 def _temperature(pieces: Float64Array, present: BoolArray, truth: BoolArray, weights: Float64Array) -> float:
@@ -250,7 +251,7 @@ def choose_voter(
     """
     allowed = groups[:, None] != groups[None, :]
     found = gather_evidence(likenesses - penalties, truth, scores, ks, allowed)
-    voters = {k: learn_voter(evidence, truth, k) for evidence, k in zip(found, ks, strict=True)}
+    voters = {k: learn_voter(evidence, truth, groups, k) for evidence, k in zip(found, ks, strict=True)}
     best = max(voters.values(), key=lambda voter: voter.log_likelihood)
     usual = voters.get(USUAL_K, best)
     return usual if best.log_likelihood < usual.log_likelihood + K_GAIN else best

@@ -13,6 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NEED_MATERIAL = {
     "clusters.py",
     "find_original.py",
+    "label_matrix.py",
     "labels.py",
     "neighbours.py",
     "openl3.py",

@@ -15,7 +15,15 @@ from embedindex.labelled import class_table, load_labelled
 from embedindex.likeness import FileSet, join, likeness, space_of, stretch_rows
 from embedindex.records import Label
 from embedindex.store import Store
-from embedindex.voting import cross_fitted, gather_evidence, plain_vote
+from embedindex.voting import (
+    PIECES,
+    USUAL_WEIGHTS,
+    Evidence,
+    cross_fitted,
+    gather_evidence,
+    learn_voter,
+    plain_vote,
+)
 from embedindex.writer import StoreWriter
 from tests.command_line import Cli, command_line
 from tests.indexing import run_scan, write_samples
@@ -188,15 +196,15 @@ def test_stretches_cover_the_whole_file_evenly() -> None:
     assert stretch_rows(rows, 16) is rows
 
 
-def test_evidence_is_nearest_mean_of_k_nearest_mean_of_all_and_regression() -> None:
+def test_evidence_is_nearest_mean_of_k_nearest_and_regression() -> None:
     likenesses = np.array([[0.9, 0.5, 0.1, 0.3]], np.float32)
     truth = np.array([[True, False], [True, False], [True, False], [False, True]])
     said = np.array([[0.8, 0.2]])
     (two,) = gather_evidence(likenesses, truth, said, [2])
-    np.testing.assert_allclose(two.pieces[0], [[0.9, 0.7, 0.5, 0.8], [0.3, 0.3, 0.3, 0.2]], atol=1e-6)
+    np.testing.assert_allclose(two.pieces[0], [[0.9, 0.7, 0.8], [0.3, 0.3, 0.2]], atol=1e-6)
     (one, three) = gather_evidence(likenesses, truth, said, [1, 3], np.array([[False, True, True, False]]))
-    np.testing.assert_allclose(one.pieces[0, 0], [0.5, 0.5, 0.3, 0.8], atol=1e-6)
-    np.testing.assert_allclose(three.pieces[0, 0], [0.5, 0.3, 0.3, 0.8], atol=1e-6)
+    np.testing.assert_allclose(one.pieces[0, 0], [0.5, 0.5, 0.8], atol=1e-6)
+    np.testing.assert_allclose(three.pieces[0, 0], [0.5, 0.3, 0.8], atol=1e-6)
     np.testing.assert_array_equal(one.present, [[True, False]])
 
 
@@ -222,6 +230,18 @@ def test_probabilities_can_be_believed_on_groups_that_were_never_seen() -> None:
     hit = chances.argmax(axis=1) == given
     assert hit.mean() > 0.7
     assert chances.max(axis=1).mean() == pytest.approx(hit.mean(), abs=0.03)
+
+
+def test_few_groups_move_the_weights_of_the_evidence_less_than_many_do() -> None:
+    """The same evidence: files of one group are right or wrong together, and teach no more than one file."""
+    random = np.random.default_rng(9)
+    truth = np.eye(3, dtype=bool)[random.integers(0, 3, 300)]
+    pieces = random.standard_normal((300, 3, PIECES))
+    pieces[..., 0] += 2.0 * truth  # only the first piece knows anything
+    evidence = Evidence(pieces, np.ones((300, 3), bool))
+    few, many = (learn_voter(evidence, truth, groups, 5) for groups in (np.arange(300) % 4, np.arange(300)))
+    usual = USUAL_WEIGHTS[1] / USUAL_WEIGHTS[0]
+    assert abs(many.weights[1] / many.weights[0]) < 0.2 < few.weights[1] / few.weights[0] < usual
 
 
 def test_voter_never_sees_the_labels_that_it_judges() -> None:

@@ -73,6 +73,20 @@ def test_confidence_of_one_falls_into_the_last_bin() -> None:
     assert (part.low, part.high, part.accuracy) == (0.9, 1.0, 1.0)
 
 
+def test_files_that_are_right_or_wrong_together_make_more_calibration_noise() -> None:
+    """Forty groups of 25 files, of which .9 or .3 are right where .6 is said: the mean of 40 independent errors."""
+    random = np.random.default_rng(5)
+    groups = np.repeat(np.arange(40), 25)
+    hit = random.random(1000) < np.where(groups % 2, 0.9, 0.3)
+    told = np.full(1000, 0.6)
+    within = (0.9 * 0.1 + 0.3 * 0.7) / 2
+    expected = np.sqrt(2 / np.pi * (0.3**2 + within / 25) / 40)
+    assert metrics.calibration_noise_of_groups(told, hit, groups) == pytest.approx(expected, rel=0.2)
+    assert metrics.calibration_noise(told) < expected / 2
+    alone = metrics.calibration_noise_of_groups(told, hit, np.arange(1000))
+    assert alone == pytest.approx(np.sqrt(2 / np.pi * 0.24 / 1000), rel=0.2)
+
+
 def test_calibration_noise_shrinks_with_the_number_of_files() -> None:
     few, many = np.full(50, 0.6), np.full(5000, 0.6)
     # One bin: the mean of |share - 0.6| is sqrt(2/pi) standard errors.

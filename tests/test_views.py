@@ -96,6 +96,6 @@ def test_number_of_neighbours_is_the_usual_one_unless_another_is_clearly_better(
     telling = (number[:, None] == number[None, :]) * np.where(np.arange(300)[None, :] % 6 < 3, 0.5, -0.5)
     faint, ks = (noise + telling).astype(np.float32), (1, 20)
     evidence = gather_evidence(faint, truth, nothing, ks, groups[:, None] != groups[None, :])
-    found = [learn_voter(one, truth, k) for one, k in zip(evidence, ks, strict=True)]
+    found = [learn_voter(one, truth, groups, k) for one, k in zip(evidence, ks, strict=True)]
     assert found[1].log_likelihood > found[0].log_likelihood + K_GAIN
     assert choose_voter(faint, zeros, truth, groups, ks, nothing).k == 20

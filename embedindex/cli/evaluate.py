@@ -134,8 +134,9 @@ def _figures_json(figures: Figures | None, *, short: bool = False) -> dict[str, 
     if figures is None:
         return None
     names = ("accuracy", "macro_f1", "map", "precision_at_10", "plain_vote", "majority", "ece", "ece_noise")
+    names = (*names, "ece_noise_groups", "accuracy_at_80", "hubness")
     data: dict[str, Any] = {"files": figures.files, "groups": figures.groups, "k": figures.k, "ks": list(figures.ks)}
-    data |= {name: round(getattr(figures, name), 6) for name in (*names, "accuracy_at_80", "hubness")}
+    data |= {name: round(getattr(figures, name), 6) for name in names}
     if not short:
         data["confusion"] = [[round(cell, 3) for cell in row] for row in figures.confusion.tolist()]
         data["reliability"] = [
@@ -203,6 +204,7 @@ def _print_remarks(result: Evaluation, best: Method, *, confusion: bool) -> None
         f"{amount(len(labelled), 'labelled file')}{why}; {amount(len(labelled.classes), 'label')}; k = {figures.k}; "
         f"always the commonest label: {figures.majority:.3f}; hubness {figures.hubness:.1f}; "
         f"calibration error by chance alone: {figures.ece_noise:.3f}"
+        + (f", with so few {result.group}s {figures.ece_noise_groups:.3f}" if figures is best.grouped else "")
     )
     classes = labelled.classes
     if confusion:
