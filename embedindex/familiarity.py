@@ -61,7 +61,8 @@ def _centred(rows: Float32Array, centre: Float32Array) -> Float32Array:
 
 def _best(queries: Float32Array, rows: Float32Array, alike: Float32Array) -> Float32Array:
     count = min(CANDIDATES, alike.shape[1])
-    nearest = np.argpartition(-alike, count - 1, axis=1)[:, :count]
+    others = alike.shape[1] - count
+    nearest = np.argpartition(alike, others, axis=1)[:, others:]
     cosines = np.einsum("nd,nkd->nk", queries, rows[nearest])
     counts = np.isfinite(np.take_along_axis(alike, nearest, axis=1))
     return np.asarray(np.where(counts, cosines, -1.0).max(axis=1), np.float32)

@@ -186,6 +186,8 @@ def likeness(queries: FileSet, files: FileSet) -> Float32Array:
 def _likeness_of(queries: FileSet, files: FileSet) -> Float32Array:
     products = queries.rows @ files.rows.T
     single_queries, single_files = len(queries) == len(queries.rows), len(files) == len(files.rows)
+    if single_queries and single_files:
+        return products
     there = products if single_files else np.maximum.reduceat(products, files.starts[:-1], axis=1)
     back = products if single_queries else np.maximum.reduceat(products, queries.starts[:-1], axis=0)
     if not single_queries:

@@ -56,7 +56,7 @@ class Views:
         """Return the same, where the summaries of `files` are prepared already."""
         result = likeness(queries, files)
         result *= np.float32(self.share)
-        result += np.float32(1.0 - self.share) * (self.summaries(queries) @ summaries.T)
+        result += (np.float32(1.0 - self.share) * self.summaries(queries)) @ summaries.T
         return result
 
     def summaries(self, files: FileSet) -> Float32Array:

@@ -141,7 +141,8 @@ def _largest(values: Float32Array, count: int) -> Float32Array:
     count = min(count, values.shape[1])
     if count == 1:
         return np.asarray(values.max(axis=1, keepdims=True), np.float32)
-    return np.asarray(-np.sort(np.partition(-values, count - 1, axis=1)[:, :count], axis=1), np.float32)
+    least = values.shape[1] - count
+    return np.asarray(np.sort(np.partition(values, least, axis=1)[:, least:], axis=1)[:, ::-1], np.float32)
 
 
 def _softmax(scores: Float64Array, present: BoolArray) -> Float64Array:

@@ -70,6 +70,16 @@ def test_scores_without_the_own_group_are_those_of_learning_anew(made: Files) ->
     np.testing.assert_allclose(learn_regression(likenesses, truth, groups).left_out, expected, atol=1e-4)
 
 
+def test_ridge_is_asked_of_some_files_spread_over_all(made: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    likenesses, truth, groups = made
+    some = np.array([0, 15, 30, 44, 59])
+    monkeypatch.setattr("embedindex.regression.RIDGE_FILES", len(some))
+    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
+    chosen, _ = best(kernel[np.ix_(some, some)], shares[some], groups[some], np.arange(len(some)))
+    expected, _ = learnt_anew(kernel, shares, groups, np.arange(60), chosen)
+    np.testing.assert_allclose(learn_regression(likenesses, truth, groups).left_out, expected, atol=1e-4)
+
+
 def test_other_files_are_judged_by_all_that_were_learnt_from(made: Files) -> None:
     """Likenesses to labelled files lie higher throughout than those that were learnt from: that says nothing."""
     likenesses, truth, groups = made
