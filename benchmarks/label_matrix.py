@@ -151,6 +151,11 @@ def usable(methods: Sequence[str]) -> list[str]:
     return found
 
 
+def read_cells(kept: Path) -> dict[str, Any]:
+    """Return the cells that are known."""
+    return dict(json.loads(kept.read_text())) if kept.exists() else {}
+
+
 def print_matrix(known: dict[str, Any], chosen: Sequence[Collection], figure: str) -> None:
     """Print a figure of all cells: a row for what is heard, a column a method; `-`: not made, or took too long."""
     print_head("collection", "judged", "hears", NEIGHBOURS, *METHODS)
@@ -179,7 +184,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     kept = options.keep / "matrix.json"
-    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    known = read_cells(kept)
     chosen = [one for one in collections(options.keep, options.only.split(",")) if os.path.isdir(one.folder)]
     methods = usable([method for method in options.methods.split(",") if method])
     for collection in chosen:
@@ -191,7 +196,8 @@ def main() -> None:
                     continue
                 heard = heard or hear(collection, what, options)
                 print(cell, end=": ", file=sys.stderr, flush=True)
-                known[cell] = within(heard, method, options)
+                found = within(heard, method, options)
+                known = read_cells(kept) | {cell: found}
                 kept.write_text(json.dumps(known, indent=1))
     print_matrix(known, chosen, options.figure)
 

@@ -134,9 +134,9 @@ def _figures_json(figures: Figures | None, *, short: bool = False) -> dict[str, 
     if figures is None:
         return None
     names = ("accuracy", "macro_f1", "map", "precision_at_10", "plain_vote", "majority", "ece", "ece_noise")
-    names = (*names, "ece_noise_groups", "accuracy_at_80", "hubness")
+    more = ("ece_noise_groups", "accuracy_at_80", "hubness")
     data: dict[str, Any] = {"files": figures.files, "groups": figures.groups, "k": figures.k, "ks": list(figures.ks)}
-    data |= {name: round(getattr(figures, name), 6) for name in names}
+    data |= {name: round(getattr(figures, name), 6) for name in (*names, *more)}
     if not short:
         data["confusion"] = [[round(cell, 3) for cell in row] for row in figures.confusion.tolist()]
         data["reliability"] = [
