@@ -63,8 +63,10 @@ def require_new(target: str) -> None:
     """Check that a file can be made.
 
     Raises:
-        UsageError: something is there already.
+        UsageError: something is there already, or the name says that it is no WAV file.
     """
+    if os.path.splitext(target)[1].lower() != ".wav":
+        raise UsageError(f"{display_path(target)}: a WAV file is written; choose a name that ends in .wav")
     if os.path.lexists(target):
         raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
 

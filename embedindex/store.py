@@ -61,7 +61,7 @@ class Store:
 
     def _stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         with sqlite_errors(self.folder):
-            yield from self._connection.execute(sql, parameters)
+            yield from map(tuple, self._connection.execute(sql, parameters))  # a cursor itself would be closed, late
 
     def _row(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         rows = self._rows(sql, parameters)

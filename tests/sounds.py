@@ -101,9 +101,14 @@ def pad(frequencies_hz: list[float], duration_s: float, sample_rate: int = RATE,
 def write_wav(
     path: str | bytes | os.PathLike[str], samples: Float32Array, sample_rate: int = RATE, subtype: str = "FLOAT"
 ) -> None:
-    """Write a WAV file; any path will do, also one whose name is not UTF-8."""
-    with open(path, "wb") as file:
+    """Write a WAV file, the same sound always as the same bytes; any path will do, also one that is not UTF-8."""
+    with open(path, "w+b") as file:
         sf.write(file, samples, sample_rate, subtype=subtype, format="WAV")
+        file.seek(0)
+        peak = file.read(128).find(b"PEAK")  # a chunk of floating-point files that holds the time of day in seconds
+        if peak >= 0:
+            file.seek(peak + 12)
+            file.write(bytes(4))
 
 
 def encode(

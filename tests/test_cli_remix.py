@@ -165,6 +165,23 @@ def test_neither_seed_nor_source_is_overwritten(place: Path, tmp_path: Path) -> 
     assert seed.read_bytes() == before
 
 
+def test_a_sound_of_the_library_is_not_overwritten_but_an_earlier_remix_is(tmp_path: Path) -> None:
+    library, index = tmp_path / "library", tmp_path / "index"
+    library.mkdir()
+    write_textures(library, 4)
+    kept = library / "kept.wav"
+    write_samples(kept, texture(0.3, 77), RATE)
+    scan_spectral(str(index), library)
+    before = kept.read_bytes()
+    for name in ("remix", "generate"):
+        options = ("--exclude", "kept.wav", "-I", index)  # so that it is no source
+        assert "a sound of the library" in refusal(name, library / "texture0.wav", "-o", kept, *options, status=2)
+    assert kept.read_bytes() == before
+    (library / "kept.recipe.json").touch()
+    assert command("remix", library / "texture0.wav", "-o", kept, "--units", "grid:250ms", *options).status == 0
+    assert kept.read_bytes() != before
+
+
 def test_what_cannot_be_done_is_said(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     assert "there is no such file" in refusal("remix", tmp_path / "none.wav", "-o", out)

@@ -113,6 +113,14 @@ def test_wrong_usage_is_said_in_one_line(library: Path, options: list[str], mess
     assert message in refusal("scan", library, *options, status=2)
 
 
+def test_empty_argument_does_not_mean_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_sound(tmp_path / "a.wav")
+    for arguments in (["scan", ""], ["scan", "a.wav", "--index", ""], ["scan", "--", ""]):
+        assert "is empty; give it a value" in refusal(*arguments, status=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
 @pytest.mark.parametrize(
     "options", [["--hop", "0"], ["--hop", "often"], ["-j", "-1"], ["--nice", "20"], ["--nonsense"]]
 )

@@ -205,7 +205,9 @@ def test_playlist_names_length_and_title(place: Path) -> None:
         (["--min-duration", "nan"], "--min-duration nan: give a number of seconds, 0 or more"),
         (["--max-duration", "-1"], "--max-duration -1: give a number of seconds, 0 or more"),
         (["--min-duration", "3", "--max-duration", "2"], "--min-duration 3 is more than --max-duration 2"),
-        (["--path", ""], "--path: give a pattern"),
+        (["--path", ""], "--path '': the last of these is empty"),
+        (["--copy-to="], "--copy-to=: the last of these is empty"),
+        (["--audition", "hits.mp3"], "hits.mp3: a WAV file is written; choose a name that ends in .wav"),
     ],
 )
 def test_wrong_usage_is_said_in_one_line(place: Path, options: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedindex.features import SAMPLE_RATE, columns, features
-from tests.command_line import Cli, command_line
+from tests.command_line import Cli, command_line, started
 from tests.indexing import make_sound, run_scan
 from tests.sounds import chirp, noise, sine, write_wav
 
@@ -112,4 +112,15 @@ def test_labels_of_the_index_and_files_that_cannot_be_read(index: str, library: 
     assert (row["filename"], row["label"]) == (str(path), "dark; slow")
     assert "bad.wav" in cli("features", library, "--strict", status=1)
     assert "not there" in cli("features", tmp_path / "none", status=1)
+    kept = table.read_bytes()
+    cli("features", library / "bad.wav", "-o", table, status=1)
+    assert table.read_bytes() == kept  # nothing could be described: what there was stays
+    assert "is a sound's name" in cli("features", library, "-o", path, status=2)
+    assert "cannot be written" in cli("features", library, "-o", tmp_path / "none" / "data.csv", status=2)
+    with started(["features", str(path)]) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `| head -0` does
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
     assert "--window" in cli("features", path, "--window", "0.01", status=2)

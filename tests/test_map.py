@@ -169,6 +169,7 @@ def test_picture_is_written(tmp_path: Path) -> None:
 def test_nothing_is_written_over_and_wrong_usage_is_said(tmp_path: Path) -> None:
     (tmp_path / "m.html").write_text("mine")
     assert "is not written over" in refusal("map", tmp_path / "m.html", status=2)
+    assert "ends in .html" in refusal("map", tmp_path / "m.wav", status=2)
     assert "choose file or window" in refusal("map", tmp_path / "n.html", "--by", "bar", status=2)
     assert "cannot be written" in refusal("map", tmp_path / "no" / "n.html", "--method", "pca", status=2)
     assert "passes these filters" in refusal("map", tmp_path / "n.html", "--path", "*.nothing")

@@ -300,6 +300,18 @@ def test_stems_in_a_folder_that_cannot_be_made(place: Path, tmp_path: Path) -> N
     assert "choose another folder" in refusal(*words, "-q", "--stems", tmp_path / "file" / "stems", status=2)
 
 
+def test_stems_take_the_place_of_stems_only(place: Path, tmp_path: Path) -> None:
+    seed = tmp_path / "seed.wav"
+    seed.write_bytes((place / "seed.wav").read_bytes())
+    before = seed.read_bytes()
+    words = ("remix", seed, "-o", tmp_path / "out.wav", "--dry-wet", "0.5", "--stems-by", "layer", "--stems")
+    assert "seed.wav: is there already, and no stem" in refusal(*words, tmp_path, "-q", status=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["seed.wav"]
+    assert seed.read_bytes() == before
+    for _ in range(2):
+        assert command(*words, tmp_path / "stems", "-q").status == 0
+
+
 def test_sources_of_another_rate_keep_their_own_seconds(place: Path, tmp_path: Path) -> None:
     recipe = remix(place, tmp_path / "out.wav", "--include", "other rate*", "--no-repeat", "0")
     event = recipe.events[3]

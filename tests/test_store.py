@@ -185,6 +185,15 @@ def test_paths_below_a_folder_are_its_own_and_no_namesakes(index: str) -> None:
         assert list(store.paths_below(b"/mus")) == []
 
 
+def test_rows_can_be_left_unread_when_the_store_is_closed(index: str) -> None:
+    with open_filled(index) as store:
+        for name in (b"a", b"b", b"c"):
+            put(store, name, 1)
+        files = store.files()
+        next(files)
+    files.close()  # type: ignore[attr-defined]  # as Python does when nobody wants the rest
+
+
 def test_paths_below_go_on_while_what_they_name_is_forgotten(index: str) -> None:
     with open_filled(index) as store, store.transaction():
         for number in range(2100):  # more than two pages

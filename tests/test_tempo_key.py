@@ -160,6 +160,10 @@ def test_analysis_is_remembered_filtered_by_and_shown(place: Path, index: str, m
     assert command("analyse", "-j", "1", "--json").json["files"] == 0
 
 
+def test_path_that_is_not_in_the_index_is_not_analysed_in_silence(place: Path, index: str) -> None:
+    assert "is not in the index" in refusal("analyse", place / "none", "-I", index)
+
+
 def test_tempo_and_key_are_looked_for_apart_and_below_a_path(place: Path, index: str) -> None:
     with StoreWriter(index) as store:
         everything = to_analyse(store, Wanted())

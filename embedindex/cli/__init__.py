@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
 from embedindex.cli.console import OutputClosed, say
-from embedindex.errors import EmbedindexError, display_path
+from embedindex.errors import EmbedindexError, UsageError, display_path
 from embedindex.quiet import quieten_libraries, stderr_descriptor
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def main() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open to the end
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    _refuse_empty(arguments)
     debug = "--debug" in options
     if debug:
         sys.argv[1:] = [argument for argument in options if argument != "--debug"] + arguments[len(options) :]
@@ -78,6 +80,16 @@ def main() -> None:
             raise
         _complain(f"unexpected {type(error).__name__}: {error} (this is a defect; `--debug` shows where)")
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse empty arguments: ``--copy-to "$TARGET"`` without a TARGET must not mean the folder one is in."""
+    for place, word in enumerate(arguments):
+        if not word or re.fullmatch("--[a-z0-9-]+=", word):
+            _complain(
+                f"{' '.join([*arguments[:place], word or repr('')])}: the last of these is empty; give it a value"
+            )
+            sys.exit(UsageError.exit_status)
 
 
 def _complain(text: str) -> None:

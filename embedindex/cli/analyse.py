@@ -41,11 +41,19 @@ def analyse(
 
     Example: embedindex analyse
     """
+    from embedindex.crawl import absolute_path
+    from embedindex.errors import PathNotFoundError, display_path
     from embedindex.locations import index_folder
+    from embedindex.store import Store
 
     both = tempo == key
+    folder = index_folder(index)
+    with Store(folder) as store:
+        for path in (absolute_path(os.fsencode(path)) for path in paths or []):
+            if next(store.paths_below(path), None) is None:
+                raise PathNotFoundError(f"{display_path(path)}: is not in the index; `embedindex scan` it first")
     done = run_analysis(
-        index_folder(index),
+        folder,
         paths or [],
         tempo=tempo or both,
         key=key or both,

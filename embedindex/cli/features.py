@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedindex.cli.console import amount, progress_bar, say
+from embedindex.cli.console import amount, csv_line, progress_bar, say, write_bytes
 from embedindex.cli.options import IndexOption, QuietOption
 
 if TYPE_CHECKING:
@@ -61,35 +59,58 @@ def features(
     files = list(_files(paths))
     labels = _labels(index, key, files)
     failed = 0
-    with ExitStack() as stack:
-        bar = stack.enter_context(progress_bar(quiet=quiet or output is None))
+    with _table(output) as write, progress_bar(quiet=quiet or output is None) as bar:
         task = None if bar is None else bar.add_task("Describing", total=len(files), note="")
-        writer = csv.writer(_open(stack, output), lineterminator="\n")
-        writer.writerow(("filename", *(("start", "end") if window else ()), *columns(chosen), "label"))
+        write(csv_line(("filename", *(("start", "end") if window else ()), *columns(chosen), "label")))
         for path in files:
             name = os.fsdecode(path if full_paths else os.path.basename(path))
             try:
                 for row in rows_of(path, chosen, window_s=window or None, duration_s=duration or None):
                     where = (f"{row.start_s:.3f}", f"{row.end_s:.3f}") if window else ()
-                    writer.writerow((name, *where, *(f"{value:.9g}" for value in row.values), labels[path]))
+                    write(csv_line((name, *where, *(f"{value:.9g}" for value in row.values), labels[path])))
             except AudioError as error:
                 failed += 1
                 say(f"embedindex: {error}")
             if bar is not None and task is not None:
                 bar.advance(task)
-    if failed and not quiet:
-        say(f"embedindex: {amount(failed, 'file')} of {len(files):,} could not be described")
+        if failed and not quiet:
+            say(f"embedindex: {amount(failed, 'file')} of {len(files):,} could not be described")
+        if failed and failed == len(files):
+            raise typer.Exit(1)  # a table that is there already stays
     if output is not None and not quiet:
         say(f"embedindex: wrote {display_path(output)}")
-    if failed and (strict or failed == len(files)):
+    if failed and strict:
         raise typer.Exit(1)
 
 
-def _open(stack: ExitStack, output: str | None) -> TextIO:
+@contextmanager
+def _table(output: str | None) -> Iterator[Callable[[bytes], object]]:
+    """Give what writes a line: to stdout, or to a file that appears when it is whole.
+
+    Raises:
+        UsageError: the file has a sound's name, or cannot be written.
+    """
+    from embedindex.crawl import is_audio_name
+    from embedindex.errors import UsageError, display_path
+
     if output is None:
-        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        return sys.stdout
-    return stack.enter_context(open(output, "w", encoding="utf-8", errors="surrogateescape", newline=""))
+        yield write_bytes
+        return
+    shown = display_path(output)
+    if is_audio_name(os.path.basename(os.fsencode(output))):  # `-o *.wav` is a slip of the hand
+        raise UsageError(f"-o {shown}: is a sound's name; choose one for the table, such as data.csv")
+    partial = f"{output}.{os.getpid()}.partial"
+    try:
+        file = open(partial, "wb")  # noqa: SIM115 - closed below, before it gets its name
+    except OSError as error:
+        raise UsageError(f"-o {shown}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        with file:
+            yield file.write
+        os.replace(partial, output)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
 
 
 def _files(paths: list[str]) -> Iterator[bytes]:

@@ -123,8 +123,6 @@ def parse_filters(
             raise UsageError(f"{name} {length_s:g}: give a number of seconds, 0 or more")
     if min_duration is not None and max_duration is not None and min_duration > max_duration:
         raise UsageError(f"--min-duration {min_duration:g} is more than --max-duration {max_duration:g}")
-    if path is not None and not path:
-        raise UsageError("--path: give a pattern, for example 'drums/*'")
     channels = {"mono": "1", "stereo": "2"}.get(channels or "", channels)
     return Filters(
         labels=parse_labels(label),

@@ -58,7 +58,7 @@ def generate(
     from embedindex.remix.compose import require_windows
     from embedindex.remix.drift import Drift, Walker, never
     from embedindex.remix.master import check_target
-    from embedindex.remix.outputs import Extras
+    from embedindex.remix.outputs import Extras, guard_library
     from embedindex.remix.sequence import LONGEST_OUTPUT_S, parse_length
     from embedindex.store import Store
 
@@ -81,6 +81,7 @@ def generate(
             view = load_view(store)
             warn(view.damage)
             require_windows(view, store.folder)
+            guard_library(output, store)
             walker = Walker(store, view, QueryMaker(store, view.model).model, seed, drift)
             with told_progress("Drifting, seconds of sound", quiet=quiet) as told:
                 recipe = walker.recipe(told, stop)

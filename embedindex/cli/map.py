@@ -66,6 +66,8 @@ def map_library(
         raise UsageError(f"--by {by}: choose file or window")
     as_page = not out.lower().endswith(".png")
     pictures = [name for name in (png, None if as_page else out) if name is not None]
+    if as_page and not out.lower().endswith((".html", ".htm")):
+        raise UsageError(f"{display_path(out)}: choose a name that ends in .html, or in .png for a picture only")
     for target in (out, *pictures):
         if os.path.lexists(target):
             raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")

@@ -134,7 +134,7 @@ def remix(
     from embedindex.remix.compose import Sound
     from embedindex.remix.master import check_target
     from embedindex.remix.morph import MODES, TAILS
-    from embedindex.remix.outputs import read_recipe
+    from embedindex.remix.outputs import numbered, read_recipe
     from embedindex.remix.revision import revisions
     from embedindex.remix.sequence import parse_length
 
@@ -160,7 +160,8 @@ def remix(
     if recipe is not None or reroll is not None or lock is not None:
         changes = revisions(read_recipe(_required_recipe(recipe)), split, reroll, lock)
     made = []
-    for number, found in enumerate(_recipes(seed, index, options, sound, variations, changes, quiet=quiet)):
+    targets = [numbered(output, number, variations) for number in range(variations)]
+    for number, found in enumerate(_recipes(seed, index, options, sound, targets, changes, quiet=quiet)):
         made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
         if not quiet:
             for note in found.notes:
@@ -216,7 +217,7 @@ def _recipes(
     index: str | None,
     options: RemixOptions,
     sound: Sound,
-    count: int,
+    targets: list[str],
     changes: tuple[Revision, ...],
     *,
     quiet: bool,
@@ -226,6 +227,7 @@ def _recipes(
     from embedindex.query import QueryMaker
     from embedindex.remix.apart import WHOLE, PartsComposer
     from embedindex.remix.compose import Composer, require_windows
+    from embedindex.remix.outputs import guard_library
     from embedindex.remix.seed import read_seed
     from embedindex.remix.separation import write_parts
     from embedindex.store import Store
@@ -234,6 +236,8 @@ def _recipes(
         view = load_view(store)
         warn(view.damage)
         require_windows(view, store.folder)
+        for target in targets:
+            guard_library(target, store)
         model = QueryMaker(store, view.model).model
         listening = "Listening to files for the first time"
         if sound.split:
@@ -242,12 +246,12 @@ def _recipes(
                 files = write_parts(whole.path, folder, told)
             with told_progress(listening, quiet=quiet) as told:
                 parts = PartsComposer(store, view, model, whole, files, options, sound, told)
-            yield from (parts.recipe(number, changes) for number in range(count))
+            yield from (parts.recipe(number, changes) for number in range(len(targets)))
             return
         with told_progress(listening, quiet=quiet) as told:
             composer = Composer(store, view, model, seed, options, sound, told)
         change = changes[0] if changes else None
-        yield from (composer.recipe(number, change) for number in range(count))
+        yield from (composer.recipe(number, change) for number in range(len(targets)))
 
 
 def describe_all(folder: str, *, quiet: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from embedindex.arrays import Float32Array
+from embedindex.crawl import absolute_path
 from embedindex.errors import UsageError, display_path
 from embedindex.figures import require_matplotlib
 from embedindex.remix.at_hand import sounds_at_hand
@@ -23,7 +24,8 @@ from embedindex.remix.reaper import project_text
 from embedindex.remix.recipe import Recipe, check_sources, ended, from_json, json_parts
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.separation import parts_at_hand
-from embedindex.remix.stems import write_stems
+from embedindex.remix.stems import check_stems, write_stems
+from embedindex.store import Store
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,13 @@ class Extras:
 
         Raises:
             EngineMissingError: a picture is wanted, and matplotlib is not installed.
-            UsageError: the name of the project is none, or its folder is not there, or the remix does not fit into one.
+            UsageError: the name of the project is none, or its folder is not there, or the remix does not fit into one;
+                or stems would overwrite what is none.
         """
         if self.picture:
             require_matplotlib()
+        if self.stems is not None and recipe is not None:
+            check_stems(self.stems, recipe, self.stems_by)
         if self.rpp is None:
             return
         if os.path.splitext(self.rpp)[1].lower() != ".rpp":
@@ -147,6 +152,19 @@ def guard(path: str, recipe: Recipe) -> None:
     for source in (recipe.seed, *recipe.sources):
         if target == os.path.realpath(source.path):
             raise UsageError(f"{display_path(path)}: would overwrite a sound of the remix; choose another -o")
+
+
+def guard_library(path: str, store: Store) -> None:
+    """Make sure that the output overwrites no sound of the library, unless it is a remix: its recipe lies beside it.
+
+    Raises:
+        UsageError: it would.
+    """
+    if os.path.exists(beside(path, ".recipe.json")):
+        return
+    target = os.fsencode(path)
+    if any(store.file_by_path(name) is not None for name in {absolute_path(target), os.path.realpath(target)}):
+        raise UsageError(f"{display_path(path)}: would overwrite a sound of the library; choose another -o")
 
 
 def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras = NOTHING) -> Written:

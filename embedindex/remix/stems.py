@@ -79,6 +79,24 @@ def write_stems(folder: str, recipe: Recipe, written: Written, by: By = "source"
     return made
 
 
+def check_stems(folder: str, recipe: Recipe, by: By) -> None:
+    """Make sure that no stem takes the place of a file that is none: those of before are named in ``stems.json``.
+
+    Raises:
+        UsageError: one would.
+    """
+    try:
+        with open(os.path.join(folder, "stems.json"), encoding="utf-8") as file:
+            before = {stem["file"] for stem in json.load(file)["stems"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        before = set()
+    names = [_file_name(number, key, source) for number, (key, source) in enumerate(_stems_of(recipe, by), 1)]
+    for name in names:
+        path = os.path.join(folder, name)
+        if name not in before and os.path.lexists(path):
+            raise UsageError(f"{display_path(path)}: is there already, and no stem; choose another folder for --stems")
+
+
 def _unwritable(folder: str, error: OSError) -> EmbedindexError:
     import errno
 
