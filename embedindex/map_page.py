@@ -10,6 +10,7 @@ import os
 from importlib.resources import files
 from urllib.parse import quote
 
+from embedindex.archives import archive_of
 from embedindex.arrays import Float32Array
 from embedindex.errors import display_path
 from embedindex.map_points import NONE, OTHER, Points, colour_groups, colour_numbers
@@ -27,6 +28,13 @@ def colours_of(groups: list[str]) -> list[str]:
     """Return a colour for each group: greys for the rest and for what has none."""
     greys = {OTHER: GREY, NONE: DARK_GREY}
     return [greys.get(group, PALETTE[number % len(PALETTE)]) for number, group in enumerate(groups)]
+
+
+def _address(path: bytes) -> str:
+    """Return where a browser finds a sound; nothing if it is in an archive, where none looks."""
+    if archive_of(path) is not None:
+        return ""
+    return os.fsdecode(path) if is_remote(path) else "file://" + quote(path)
 
 
 def page(points: Points, places: Float32Array, about: str, *, windows: bool) -> str:
@@ -48,7 +56,7 @@ def page(points: Points, places: Float32Array, about: str, *, windows: bool) -> 
                 {
                     "name": display_path(os.path.basename(point.path)),
                     "path": display_path(point.path),
-                    "url": os.fsdecode(point.path) if is_remote(point.path) else "file://" + quote(point.path),
+                    "url": _address(point.path),
                     "duration": round(point.duration_s, 3),
                     "labels": [display_path(label) for label in point.labels],
                 }

@@ -72,6 +72,31 @@ def test_a_recipe_renders_to_the_same_bytes(place: Path, tmp_path: Path, bits: s
     assert out.read_bytes() == again.read_bytes()
 
 
+def test_recipe_that_was_edited_wrongly_is_refused(place: Path, tmp_path: Path) -> None:
+    assert command("remix", place / "seed.wav", "-o", tmp_path / "out.wav", "-q", "--units", "grid:1s").status == 0
+    recipe = json.loads((tmp_path / "out.recipe.json").read_text())
+    edited = tmp_path / "edited.recipe.json"
+    for place_of, name, value, said in (
+        (recipe["events"][1], "gain_db", "loud", "gain_db is 'loud'"),
+        (recipe["events"][1], "gain_db", float("nan"), "gain_db is nan"),
+        (recipe["events"][1], "gain_db", 1000, "a gain of 1000 dB"),
+        (recipe["events"][1], "source_start", 0.5, "source_start is 0.5"),
+        (recipe["events"][1], "follows", 1, "follows is 1"),
+        (recipe["output"], "sample_rate", 0, "a sample rate of 0"),
+        (recipe["output"], "channels", 9, "9 channels"),
+        (recipe["output"], "end_fade", -5, "fades over -5 frames"),
+    ):
+        before = place_of[name]
+        place_of[name] = value
+        edited.write_text(json.dumps(recipe))
+        assert said in refusal("render", edited, "-o", tmp_path / "again.wav", status=2)
+        assert not (tmp_path / "again.wav").exists()
+        place_of[name] = before
+    recipe["events"][1]["gain_db"] = -3  # a whole number is as good
+    edited.write_text(json.dumps(recipe))
+    assert command("render", edited, "-o", tmp_path / "again.wav").status == 0
+
+
 def test_threads_make_no_difference(place: Path, tmp_path: Path) -> None:
     made = []
     for threads in ("1", "4"):

@@ -150,6 +150,12 @@ def test_sound_outside_the_index_is_judged_and_not_kept(
     assert "neither" in cli("genre", "--key", "pitch", tmp_path / "none.wav", status=1)
 
 
+def test_file_of_the_index_that_could_not_be_used_is_not_judged_in_silence(index: str, tones: Path, cli: Cli) -> None:
+    (tones / "text.wav").write_text("no sound")
+    run_scan(index, tones)
+    assert "could be used" in cli("genre", "--key", "pitch", tones / "text.wav", status=1)
+
+
 def test_timeline_follows_the_change_of_label(index: str, tones: Path, cli: Cli, tmp_path: Path) -> None:
     halves = np.concatenate([sine(SOUNDS["low"], 20, RATE), sine(SOUNDS["high"], 20, RATE)])
     path = write_samples(tmp_path / "halves.wav", halves)

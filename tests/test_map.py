@@ -23,6 +23,7 @@ from embedindex.writer import StoreWriter
 from tests.command_line import command, refusal
 from tests.indexing import make_sound, one, run_scan
 from tests.processes import PATIENCE_S
+from tests.zips import pack_tree
 
 NASTY = "</script><b>ü.wav"
 
@@ -132,6 +133,20 @@ def test_page_stands_alone_and_nothing_of_the_library_is_html(tmp_path: Path) ->
     data = data_of(tmp_path / "m.html")
     assert data["groups"] == ["</script>", NONE]
     assert "src=" not in text.replace("audio.src =", "")
+
+
+def test_sound_in_an_archive_has_no_address(tmp_path: Path) -> None:
+    library, index = tmp_path / "library", str(tmp_path / "index")
+    for number in range(3):
+        make_sound(library / f"{number}.wav", 300 + 200 * number)
+    pack_tree(library, tmp_path / "packed.zip")
+    for folder in (library, tmp_path / "packed.zip"):
+        run_scan(index, folder)
+    command("map", tmp_path / "m.html", "--method", "pca", "--quiet", "-I", index)
+    files = data_of(tmp_path / "m.html")["files"]
+    assert len(files) == 6
+    assert {bool(file["url"]) for file in files if "packed.zip" in file["path"]} == {False}
+    assert {bool(file["url"]) for file in files if "packed.zip" not in file["path"]} == {True}
 
 
 def test_script_of_the_page_is_sound(tmp_path: Path) -> None:

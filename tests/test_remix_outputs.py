@@ -21,6 +21,7 @@ from tests.command_line import command, refusal
 from tests.indexing import write_samples
 from tests.remixing import RATE, beat, scan_spectral, texture, write_textures
 from tests.sounds import write_wav
+from tests.zips import pack_tree
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,20 @@ def test_merged_units_are_played_from_the_layers(place: Path, tmp_path: Path) ->
     total, plain = played((tmp_path / "out.rpp").read_text(), recipe.output.frames, RATE, 2)
     assert plain.all()
     assert np.abs(total - mix_of(recipe)).max() < 1e-6
+
+
+def test_units_in_archives_are_played_from_the_layers(place: Path, tmp_path: Path) -> None:
+    archive, index = pack_tree(place / "drums", tmp_path / "drums.zip"), tmp_path / "index"
+    scan_spectral(str(index), archive)
+    words = ("remix", place / "seed.wav", "-o", tmp_path / "out.wav", "-q", "-I", index, "--rpp", tmp_path / "out.rpp")
+    line = refusal(*words, status=2)
+    assert "Reaper cannot open" in line
+    assert "--stems-by layer" in line
+    assert not (tmp_path / "out.wav").exists()
+    assert command(*words, "--stems", tmp_path / "stems", "--stems-by", "layer").status == 0
+    text = (tmp_path / "out.rpp").read_text()
+    assert f'FILE "{tmp_path / "stems" / "layer 1.wav"}"' in text
+    assert "drums.zip" not in text
 
 
 def test_names_with_quotation_marks_can_be_read_back(tmp_path: Path) -> None:

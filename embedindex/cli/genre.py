@@ -162,7 +162,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
 
     Raises:
         PathNotFoundError: a path is neither.
-        QueryError: every file has a given label.
+        QueryError: every file has a given label, or a path names only what could not be used.
     """
     from embedindex.archives import exists, is_folder
     from embedindex.crawl import absolute_path
@@ -179,8 +179,11 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
     for path in paths:
         absolute = absolute_path(os.fsencode(path))
         below = [store.file(row[0]) for row in store.paths_below(absolute)]
-        if below:
-            inside += [record for record in below if record.status == "ok"]
+        usable = [record for record in below if record.status == "ok"]
+        if usable:
+            inside += usable
+        elif below:
+            raise QueryError(f"{display_path(path)}: no sound there could be used; `embedindex errors` says why")
         elif exists(absolute) and not is_folder(absolute):
             outside.append(absolute)
         else:

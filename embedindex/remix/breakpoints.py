@@ -51,6 +51,8 @@ def parse_breakpoints(name: str, text: str, lowest: float, highest: float) -> Br
             raise UsageError(f"{name} {text}: {part!r} is no number; {example}") from None
         if not colon and "," in text:
             raise UsageError(f"{name} {text}: {part!r} has no time; {example}")
+    if not np.isfinite(times).all():
+        raise UsageError(f"{name} {text}: a time is no number of seconds; {example}")
     if any(not later > earlier for earlier, later in pairwise(times)):
         raise UsageError(f"{name} {text}: times must ascend; {example}")
     if any(not lowest <= value <= highest for value in values):

@@ -20,7 +20,7 @@ from embedindex.remix.credits import credits_csv
 from embedindex.remix.events import events_csv
 from embedindex.remix.labels import Label, format_labels
 from embedindex.remix.master import Written, check_target, write_master
-from embedindex.remix.reaper import project_text
+from embedindex.remix.reaper import layers_needed, project_text
 from embedindex.remix.recipe import Recipe, check_sources, ended, from_json, json_parts
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.separation import parts_at_hand
@@ -100,8 +100,8 @@ class Extras:
             draw_remix(beside(path, ".png"), recipe, path)
 
     def _layer_files(self, recipe: Recipe) -> tuple[bytes, ...]:
-        """Return the rendered layers that a project of merged units is made of."""
-        if not recipe.morphed or self.stems is None or self.stems_by != "layer":
+        """Return the rendered layers that a project is made of where it cannot be made of the files themselves."""
+        if self.stems is None or self.stems_by != "layer" or layers_needed(recipe) is None:
             return ()
         folder = os.path.abspath(self.stems)
         names = [f"{recipe.layer_name(layer)}.wav" for layer in range(recipe.layers)]

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from embedindex.archives import archive_of
 from embedindex.errors import UsageError, display_path
 from embedindex.remix.bending import PLAIN, Bend
 from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.master import Written
 from embedindex.remix.recipe import Event, Recipe, Source
+from embedindex.remote_paths import is_remote
 
 TYPES = {".wav": "WAVE", ".aif": "WAVE", ".aiff": "WAVE", ".w64": "WAVE", ".rf64": "WAVE", ".mp3": "MP3"}
 TYPES |= {".flac": "FLAC", ".ogg": "VORBIS", ".opus": "OPUS", ".wv": "WAVPACK"}
@@ -62,14 +64,19 @@ def project_text(recipe: Recipe, written: Written | None = None, layer_files: tu
     Args:
         recipe: the remix.
         written: what the master measured: its gain becomes the master fader.
-        layer_files: rendered layers, for a remix whose units were merged with the seed's: such units are in no file.
+        layer_files: rendered layers, where units are in no file that Reaper can open: see `layers_needed`.
 
     Raises:
-        UsageError: units were merged and there are no rendered layers, or a path cannot be written in a project.
+        UsageError: rendered layers are needed and there are none, or a path cannot be written in a project.
     """
-    if recipe.morphed and not layer_files:
-        raise UsageError("--rpp: merged units (--morph) are in no file; give --stems DIR --stems-by layer as well")
     output = recipe.output
+    reason = layers_needed(recipe)
+    if reason and not layer_files:
+        raise UsageError(f"--rpp: {reason}; give --stems DIR --stems-by layer as well")
+    if not output.all_wet and not _can_open(recipe.seed.path):
+        raise UsageError(
+            f"--rpp: Reaper cannot open {display_path(recipe.seed.path)}; copy the seed to a file of its own"
+        )
     wet = parse_breakpoints("dry_wet", output.dry_wet, 0.0, 1.0)
     envelope = tuple(zip(wet.times_s, wet.values, strict=True))
     dry = tuple((time_s, 1.0 - value) for time_s, value in envelope)
@@ -95,6 +102,20 @@ def project_text(recipe: Recipe, written: Written | None = None, layer_files: tu
         whole = Item(seed.path, _name(seed), 0.0, output.frames / output.sample_rate, 0.0, shape=0, downmix=downmix)
         lines += _track("seed", 1.0, [whole], dry)
     return "\n".join([*lines, ">"]) + "\n"
+
+
+def layers_needed(recipe: Recipe) -> str | None:
+    """Return why units cannot be taken from their own files, so that rendered layers are needed; None if they can."""
+    if recipe.morphed:
+        return "merged units (--morph) are in no file"
+    for number in dict.fromkeys(event.source for event in recipe.events if event.source is not None):
+        if not _can_open(recipe.sources[number].path):
+            return f"Reaper cannot open {display_path(recipe.sources[number].path)}, in an archive or on a server"
+    return None
+
+
+def _can_open(path: bytes) -> bool:
+    return archive_of(path) is None and not is_remote(path)
 
 
 def _items(recipe: Recipe, layer: int) -> list[Item]:

@@ -18,10 +18,12 @@ from embedindex.errors import QueryError, UsageError, display_path
 from embedindex.file_stat import file_stat
 from embedindex.remix.bending import WILDEST, Bend
 from embedindex.remix.breakpoints import parse_breakpoints
+from embedindex.remix.kinds import require_kinds
 from embedindex.remix.morph import MODES, TAILS
 
 FORMAT = "embedindex-recipe"
 VERSION = 2
+LARGEST_GAIN_DB = 144.0  # 24 bits
 SPLITS = {"": (), "hp": ("harmonic", "percussive")}  # what a seed's parts are called, which are remixed apart
 
 
@@ -337,6 +339,13 @@ def _event_from_json(data: dict[str, Any]) -> Event:
 
 def _check(recipe: Recipe) -> None:
     """Raise ValueError unless each layer's events tile the output and name sources that are there."""
+    output = recipe.output
+    for item in (recipe.seed, output, *recipe.sources, *recipe.events):
+        require_kinds(item)
+    if output.channels not in (1, 2) or not 0 <= output.end_fade <= output.frames:
+        raise ValueError(f"an output of {output.channels} channels that fades over {output.end_fade} frames")
+    if min(item.sample_rate for item in (recipe.seed, output, *recipe.sources)) <= 0:
+        raise ValueError("a sample rate of 0 or less")
     for layer in range(recipe.layers):
         position = 0
         for event in (event for event in recipe.events if event.layer == layer):
@@ -344,6 +353,8 @@ def _check(recipe: Recipe) -> None:
                 raise ValueError(f"event at {event.start} of layer {layer} should start at {position}")
             if event.source is not None and not 0 <= event.source < len(recipe.sources):
                 raise ValueError(f"event at {event.start} names source {event.source}")
+            if not abs(event.gain_db) <= LARGEST_GAIN_DB:
+                raise ValueError(f"event at {event.start} has a gain of {event.gain_db:g} dB")
             if event.source_start < 0 or event.fade < 0 or not 0 <= event.lead <= event.fade:
                 raise ValueError(f"event at {event.start} has times that make no sense")
             if not 1 / WILDEST[0] <= event.stretch <= WILDEST[0] or not abs(event.semitones) <= WILDEST[1]:
