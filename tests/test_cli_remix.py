@@ -165,6 +165,7 @@ def test_names_of_any_bytes_go_in_and_come_out(place: Path, tmp_path: Path) -> N
     [
         (("--units", "words"), "--units"),
         (("--match", "2"), "--match"),
+        (("--match", "0:1,inf:0"), "a time is no number"),
         (("--preset", "jazz"), "--preset"),
         (("--weights", "colour=1"), "--weights"),
         (("--max-per-file", "0"), "--max-per-file"),

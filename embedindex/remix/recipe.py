@@ -339,12 +339,11 @@ def _event_from_json(data: dict[str, Any]) -> Event:
 
 def _check(recipe: Recipe) -> None:
     """Raise ValueError unless each layer's events tile the output and name sources that are there."""
-    output = recipe.output
-    for item in (recipe.seed, output, *recipe.sources, *recipe.events):
-        require_kinds(item)
+    output, files = recipe.output, (recipe.seed, *recipe.sources)
+    require_kinds((output, *files, *recipe.events))
     if output.channels not in (1, 2) or not 0 <= output.end_fade <= output.frames:
         raise ValueError(f"an output of {output.channels} channels that fades over {output.end_fade} frames")
-    if min(item.sample_rate for item in (recipe.seed, output, *recipe.sources)) <= 0:
+    if min(output.sample_rate, *(file.sample_rate for file in files)) <= 0:
         raise ValueError("a sample rate of 0 or less")
     for layer in range(recipe.layers):
         position = 0
