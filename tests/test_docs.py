@@ -114,6 +114,32 @@ def test_every_option_of_the_pages_commands_is_explained() -> None:
         assert {option for option in options if option not in text} == set()
 
 
+def _lines_of_commands(page: Path) -> list[list[str]]:
+    """Return the words of all command lines of a page, whether they are run here or not."""
+    text = page.read_text(encoding="utf-8")
+    fenced = "".join(re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    lines = re.findall(r"^(?:\$ )?(embedindex .+)$", fenced, re.MULTILINE)
+    lines += re.findall(r"^ {4}(embedindex .+)$", text, re.MULTILINE)
+    return [shlex.split(re.split(r" [|>] ", line)[0], comments=True) for line in lines]
+
+
+def test_every_option_in_any_pages_commands_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    helped: dict[tuple[str, ...], set[str]] = {}
+    seen = 0
+    for page in [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]:
+        for words in _lines_of_commands(page):
+            name = tuple(words[1:3] if words[1] in ("label", "models") else words[1:2])
+            if name not in helped:
+                ran = command(*name, "--help")
+                assert ran.status == 0, (page.name, words)
+                helped[name] = set(re.findall(r"(?<![\w-])--?[a-z0-9][a-z0-9-]*", ran.text)) | {"--debug"}
+            options = {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z0]", word)}
+            assert options <= helped[name] | {"-0", "-I"}, (page.name, words)
+            seen += len(options)
+    assert seen > 100
+
+
 def test_queries_of_the_page_answer(home: Path) -> None:
     queries = blocks("index-files.md", "sql")
     assert len(queries) == 2
