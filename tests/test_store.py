@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
@@ -185,13 +186,16 @@ def test_paths_below_a_folder_are_its_own_and_no_namesakes(index: str) -> None:
         assert list(store.paths_below(b"/mus")) == []
 
 
-def test_rows_can_be_left_unread_when_the_store_is_closed(index: str) -> None:
+def test_rows_can_be_left_unread_when_the_store_is_closed(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    troubles: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", troubles.append)  # Python prints a traceback there
     with open_filled(index) as store:
         for name in (b"a", b"b", b"c"):
             put(store, name, 1)
         files = store.files()
         next(files)
     files.close()  # type: ignore[attr-defined]  # as Python does when nobody wants the rest
+    assert troubles == []
 
 
 def test_paths_below_go_on_while_what_they_name_is_forgotten(index: str) -> None:
