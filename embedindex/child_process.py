@@ -25,7 +25,7 @@ def limit_process(parent: int, niceness: int, memory_bytes: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if niceness and hasattr(os, "nice"):
         os.nice(niceness)
-    if sys.platform != "win32":
+    with contextlib.suppress(ImportError):  # Windows has no such limits
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -23,6 +23,7 @@ import numpy as np
 from embedindex import descriptors
 from embedindex.arrays import Float16Array, Float32Array, Int64Array
 from embedindex.audio import AudioReader
+from embedindex.cores import count_processes
 from embedindex.errors import AudioError, QueryError
 from embedindex.features import SAMPLE_RATE, columns, features
 from embedindex.features import Kind as FeatureKind
@@ -227,11 +228,9 @@ def _read(
     Raises:
         QueryError: a worker process was ended from outside, or by a file that its decoder did not survive.
     """
-    import os
-
     found: dict[int, Float32Array] = {}
     context = multiprocessing.get_context("spawn")  # forked children of a process that used FAISS hang
-    with ProcessPoolExecutor(workers or os.cpu_count() or 1, context) as pool:
+    with ProcessPoolExecutor(count_processes(workers), context) as pool:
         try:
             pending = {pool.submit(function, job): number for number, job in enumerate(jobs)}
             for done, future in enumerate(as_completed(pending), 1):

@@ -55,11 +55,14 @@ def display_path(path: str | bytes | os.PathLike[str]) -> str:
     """Return `path` as text that is safe to print: control, bidi and undecodable characters are escaped."""
     text = os.fsdecode(path)
     return "".join(
-        char
-        if char.isprintable()
-        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode("ascii")
+        char if char.isprintable() else _bytes_of(char).decode("latin-1").encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def _bytes_of(char: str) -> bytes:
+    """Return the bytes that a character stands for; a half of a pair, which names on Windows may have, its code."""
+    return char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")
 
 
 class AudioError(EmbedindexError):

@@ -5,6 +5,7 @@ Conventions: lengths are seconds, rates Hz; a range is (lowest, highest), both i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,12 @@ class Filters:
             terms.append("files.id IN (SELECT file_id FROM labels WHERE key = ? AND value = ? COLLATE NOCASE)")
             values += [_as_stored(key), _as_stored(value)]
         if self.path is not None:
-            is_whole = self.path.startswith("/") or is_remote(self.path)
-            pattern = self.path if is_whole else f"*/{self.path}"
-            terms.append("path_text GLOB ?")
+            text, pattern = "path_text", self.path
+            if os.sep == "\\":  # Windows takes both strokes
+                text, pattern = "replace(path_text, '\\', '/')", pattern.replace("\\", "/")
+            if not (os.path.isabs(pattern) or is_remote(pattern)):
+                pattern = f"*/{pattern}"
+            terms.append(f"{text} GLOB ?")
             values.append(_as_stored(pattern))
         if self.instrument is not None:
             pattern = self.instrument if self.instrument.startswith("/") else f"*/{self.instrument}"

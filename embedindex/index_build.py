@@ -7,7 +7,6 @@ the way, while the vectors come by anyhow. The same database gives the same inde
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedindex.arrays import Float16Array, Float32Array, Int64Array
+from embedindex.cores import count_cores
 from embedindex.index_centres import CentreFinder, learn_centres
 from embedindex.index_file import SearchStep
 from embedindex.index_lists import ivf_of, merged, preassigned, turned
@@ -177,7 +177,7 @@ def _ahead(
     prepare: Callable[[tuple[Int64Array, Float16Array]], _Prepared], batches: Iterable[tuple[Int64Array, Float16Array]]
 ) -> Iterator[_Prepared]:
     """Yield what becomes of batches, in their order; some are prepared ahead, on all cores, while others are read."""
-    workers = os.cpu_count() or 1
+    workers = count_cores()
     waiting: deque[Future[_Prepared]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for batch in batches:

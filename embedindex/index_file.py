@@ -19,6 +19,7 @@ import numpy as np
 
 from embedindex.errors import DiskFullError, IndexDamagedError, IndexReadOnlyError, StoreError, display_path
 from embedindex.index_blocks import BlockHasher, CheckedBlocks
+from embedindex.syncing import sync_folder
 
 if TYPE_CHECKING:
     import faiss
@@ -28,6 +29,8 @@ MAGIC = b"embedindexfaiss1"
 TAIL_BYTES = 16 + len(MAGIC)
 BLOCK_BYTES = 1 << 20
 MAX_TRAILER_BYTES = 1 << 24
+# Windows lets nobody replace a file that somebody has mapped: there, indexes are read instead.
+MAPPING = os.name != "nt"
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def write_index_file(folder: str, index: faiss.Index, trailer: Trailer, lists_by
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         import errno
 
@@ -169,16 +172,6 @@ def _write_faiss(index: faiss.Index, take: Any) -> None:
     writer = faiss.PyCallbackIOWriter(take)  # type: ignore[attr-defined]
     faiss.write_index(index, writer)
     del writer
-
-
-def _sync_folder(folder: str) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_trailer(folder: str) -> Trailer | None:
@@ -226,7 +219,7 @@ def open_index(folder: str) -> tuple[faiss.Index, Trailer, CheckedBlocks | None]
     """Return the index to search in, its trailer, and its hashes when it has lists; None when there is no file.
 
     Of an index of lists, only what comes before them is read and checked; the lists are mapped into memory. Whoever
-    searches one checks its bytes first.
+    searches one checks its bytes first. Where files are not mapped, all of it is read and checked, and has no hashes.
 
     Raises:
         IndexDamagedError: it is not such a file, or a damaged one.
@@ -235,7 +228,7 @@ def open_index(folder: str) -> tuple[faiss.Index, Trailer, CheckedBlocks | None]
         with open(index_path(folder), "rb") as file:
             trailer = _trailer(file, folder)
             blocks = None
-            if trailer.kind == "flat":
+            if trailer.kind == "flat" or not MAPPING:
                 _check_hash(file, trailer, folder)
             else:
                 damaged = _damaged(folder, "its bytes are not those that were written")
@@ -298,13 +291,15 @@ def _load_faiss(file: BinaryIO, folder: str, trailer: Trailer, *, mapped: bool) 
     """Return the index in the checked, open `file`: a scan may put a newer one in its place at any moment."""
     import faiss
 
+    mapped = mapped and MAPPING
     # Lists are mapped by another part of FAISS than plain vectors.
     flags = (faiss.IO_FLAG_MMAP_IFC if trailer.kind == "flat" else faiss.IO_FLAG_MMAP) if mapped else 0
     opened = f"/proc/self/fd/{file.fileno()}"  # this very file, whatever its name is or is now another's
     if os.path.exists(opened):
         return faiss.read_index(opened, flags)
     path = index_path(folder)
-    with contextlib.suppress(UnicodeEncodeError, RuntimeError):  # FAISS takes no other names; the file may be gone
+    # FAISS takes no other names; it maps plain vectors on Linux and Windows only; the file may be gone.
+    with contextlib.suppress(UnicodeEncodeError, RuntimeError):
         path.encode("utf-8")
         index = faiss.read_index(path, flags)
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from importlib.resources import files
-from urllib.parse import quote
+from pathlib import Path
 
 from embedindex.archives import archive_of
 from embedindex.arrays import Float32Array
@@ -34,7 +34,7 @@ def _address(path: bytes) -> str:
     """Return where a browser finds a sound; nothing if it is in an archive, where none looks."""
     if archive_of(path) is not None:
         return ""
-    return os.fsdecode(path) if is_remote(path) else "file://" + quote(path)
+    return os.fsdecode(path) if is_remote(path) else Path(os.fsdecode(path)).as_uri()
 
 
 def page(points: Points, places: Float32Array, about: str, *, windows: bool) -> str:

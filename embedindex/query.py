@@ -20,6 +20,7 @@ import numpy as np
 from embedindex.archives import exists, is_folder
 from embedindex.arrays import Float16Array, Float32Array, Float64Array
 from embedindex.audio import AudioReader, probe
+from embedindex.cores import count_cores
 from embedindex.crawl import CrawlTrouble, absolute_path, crawl
 from embedindex.declipping import without_clipping
 from embedindex.embed import embed_blocks, embed_file, hop_samples
@@ -113,7 +114,7 @@ class QueryMaker:
     ) -> None:
         self._store = store
         self._model = model
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or count_cores()
         self._load = load
         self._loaded: Model | None = None
 

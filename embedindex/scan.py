@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from embedindex.archive_store import forget_archives, remembered_listing
 from embedindex.audio import MAX_DURATION_S
 from embedindex.changes import IdSet, TodoList, is_wanted, looks_changed, may_be_forgotten
+from embedindex.cores import count_processes
 from embedindex.crawl import CrawlTrouble, Found, crawl, lies_in, outermost
 from embedindex.errors import (
     ModelMismatchError,
@@ -318,7 +319,7 @@ class _Scan:
             from embedindex.ray_pool import RayPool
 
             return RayPool(setup, options.workers, fingerprint, options.cluster, stall_s=options.stall_s)
-        workers = min(options.workers or os.cpu_count() or 1, files)
+        workers = min(count_processes(options.workers), files)
         return WorkerPool(setup, workers, fingerprint, stall_s=options.stall_s)
 
     def root_id(self, path: bytes) -> int:

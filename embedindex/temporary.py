@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import sys
 import tempfile
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,7 +97,7 @@ class Stretch(io.RawIOBase):
 
 def read_at(file: io.RawIOBase, place: int, size: int) -> bytes:
     """Return bytes from a place of a file, fewer at its end."""
-    if sys.platform != "win32" and isinstance(file, io.FileIO):
+    if hasattr(os, "pread") and isinstance(file, io.FileIO):  # Windows has none
         return os.pread(file.fileno(), size, place)
     if isinstance(file, InParts):
         return file.part(place, size)

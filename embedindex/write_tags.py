@@ -21,6 +21,7 @@ from embedindex.archives import archive_of
 from embedindex.audio import AudioReader
 from embedindex.errors import AudioError, EngineMissingError, PathNotFoundError, UnreadableFileError, display_path
 from embedindex.remote_paths import is_remote
+from embedindex.syncing import sync_folder
 
 SUFFIXES = (".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aif", ".aiff", ".aifc", ".wav")
 
@@ -227,9 +228,10 @@ def _replace(path: bytes, genres: tuple[str, ...]) -> None:
         if _sound_hash(copy) != _sound_hash(real):
             raise TagError(path, "writing the tag would have changed its sound; the file is as it was")
         with _tag_errors(path):
-            _sync(copy)
+            with open(copy, "rb+") as file:  # Windows syncs only what may be written
+                os.fsync(file.fileno())
             os.replace(copy, real)
-            _sync(folder)
+            sync_folder(folder)
     finally:
         if os.path.lexists(copy):
             os.unlink(copy)
@@ -247,11 +249,3 @@ def _sound_hash(path: bytes) -> bytes:
     except AudioError as error:
         raise TagError(path, f"its sound cannot be checked ({error.reason}); the file is as it was") from error
     return digest.digest()
-
-
-def _sync(path: bytes) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -30,6 +30,8 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "child_process",
             "messages",
             "remote_paths",
+            "syncing",
+            "cores",
         },
     ),
     (

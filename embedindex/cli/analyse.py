@@ -10,6 +10,7 @@ import typer
 from embedindex.cli.console import SlowLines, amount, print_json, progress_bar, say
 from embedindex.cli.interrupts import Interrupts
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption, WorkersOption
+from embedindex.cores import count_processes
 
 LIMIT_S = 60.0
 
@@ -97,7 +98,7 @@ def run_analysis(
         todo = to_analyse(store, wanted, [absolute_path(os.fsencode(path)) for path in paths], again=again)
         lines = SlowLines()
         task = None if bar is None else bar.add_task("Analysing", total=len(todo), note="")
-        processes = min(workers or os.cpu_count() or 1, max(1, len(todo)))
+        processes = min(count_processes(workers), max(1, len(todo)))
         for one, found in analyse_files(todo, wanted, workers=processes, limit_s=limit_s, stop=stop):
             put_analysis(store, one.content_hash, wanted, found)
             counts["files"] += 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedindex.cli.console import progress_bar, say
+from embedindex.cores import count_cores
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -114,13 +115,7 @@ def _request(
         defaults = (INPUT_REPR, CONTENT_TYPE, str(EMBEDDING_SIZE), FRONTEND)
         if tuple(options.values()) != defaults:
             raise UsageError(f"-i, -c, -as and -af are options of openl3; the model is {request.name}")
-    return replace(request, weights=weights, precision=precision, engine=engine, threads=_cores())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return replace(request, weights=weights, precision=precision, engine=engine, threads=count_cores())
 
 
 def _load(request: ModelRequest, *, quiet: bool) -> Model:

@@ -22,6 +22,7 @@ from embedindex.cli.options import (
     parse_since,
 )
 from embedindex.cli.scan_report import Bar, Display, JsonLines, Lines, Nothing, print_estimate, print_summary
+from embedindex.cores import count_processes
 
 if TYPE_CHECKING:
     from embedindex.models import ModelRequest
@@ -224,7 +225,7 @@ def _estimate(folder: str, paths: list[str], options: ScanOptions, *, json: bool
     model, hop_s = planned_model(
         folder, options.request, options.hop_s, lambda: chosen_model(Nothing(), fetch=False, quiet=quiet)
     )
-    workers = options.workers or os.cpu_count() or 1
+    workers = count_processes(options.workers)
     guess = estimate(
         folder,
         list(paths),

@@ -6,7 +6,6 @@ known of a file while choosing, so that what was kept from before makes no diffe
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,9 +17,9 @@ from embedindex.file_stat import file_stat
 from embedindex.records import FileRecord
 from embedindex.remix.coarse import CoarseStore, CoarseTrack, grow, shrink
 from embedindex.remix.frames import RATE, Track, describe_blocks
+from embedindex.remix.threads import threads_for
 
 LIMIT_BYTES = 64 * 2**20  # what is beyond is read again from where it is kept
-MOST_THREADS = 16
 BATCH = 256
 BLOCK_S = 5.0  # of sound described at a time: what a thread holds of a long file
 
@@ -77,7 +76,7 @@ class TrackCache:
         """
         missing = {_key(record): record for record in records if not self._is_known(_key(record))}
         missing = {key: record for key, record in missing.items() if key not in self._failed and _is_there(record)}
-        with ThreadPoolExecutor(max(1, min(MOST_THREADS, os.cpu_count() or 1, len(missing)))) as threads:
+        with ThreadPoolExecutor(threads_for(len(missing))) as threads:
             waiting = {threads.submit(describe_file, record.path): key for key, record in missing.items()}
             try:
                 for done, future in enumerate(as_completed(waiting), 1):
