@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedindex import cores, filters, index_file
+from embedindex import cores, index_file
 from embedindex.errors import display_path
 from embedindex.filters import Filters
 from embedindex.index import load_view
@@ -149,7 +149,7 @@ def test_path_filter_takes_both_strokes_where_folders_are_parted_by_the_other_on
     make_sound(library / "C:\\music\\drums\\kick.wav", 300)  # one name here
     make_sound(library / "C:\\music\\bass\\kick.wav", 400)
     run_scan(index, library)
-    monkeypatch.setattr(filters.os, "sep", "\\")
+    monkeypatch.setattr(os, "sep", "\\")
     with Store(index) as store:
         for pattern in ("drums/*", "drums\\*", "C:\\music\\drums\\*.wav"):
             where, values = Filters(path=pattern).sql()
