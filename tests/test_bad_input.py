@@ -161,7 +161,9 @@ def test_what_may_not_be_read_is_an_error_and_comes_back_when_it_may(library: Pa
     try:
         summary = run_scan(index, library)
         assert summary.failures == {"io": 1}
-        assert one(index, library / "locked.wav").error_reason == "cannot be read (Permission denied)"
+        assert one(index, library / "locked.wav").error_reason == (
+            "cannot be read (permission denied); check that the file is there, readable, and its disk well"
+        )
         assert [(os.path.basename(path), reason) for path, reason in summary.unseen] == [
             ("closed", "Permission denied")
         ]
