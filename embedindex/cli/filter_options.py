@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -78,16 +78,17 @@ ROUND_BPM = 0.5
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command whose parameter ``filters`` has become the options of `FILTER_OPTIONS`."""
     # typer takes the annotations of a signature as they stand, not as the text that `from __future__` makes of them.
-    hints = get_type_hints(command, localns={"Filters": Any}, include_extras=True)
+    # Those of `typing.get_type_hints` would not do: on Python 3.10 it wraps them where the default is None.
+    signature = inspect.signature(command, locals={"Filters": Any}, eval_str=True)
     parameters = []
-    for parameter in inspect.signature(command).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.name == "filters":
             parameters += [
                 inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
                 for name, option in FILTER_OPTIONS.items()
             ]
         else:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            parameters.append(parameter)
 
     @wraps(command)
     def parsed(**given: Any) -> None:
