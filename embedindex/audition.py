@@ -6,7 +6,6 @@ place at a time.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import AudioError, DiskFullError, QueryError, UsageError, display_path
+from embedindex.errors import AudioError, QueryError, UsageError, display_path
 from embedindex.query import Part, part_blocks
+from embedindex.sound_writing import sound_to
+from embedindex.whole_files import whole_file
 
 SAMPLE_RATES = (44_100, 48_000)
 BITS = (16, 24)
@@ -79,47 +80,25 @@ def write_audition(target: str, places: Sequence[Place], format_: Format = Forma
         DiskFullError: no space is left.
         QueryError: none of the places could be read.
     """
-    import soundfile as sf
-
     require_new(target)
-    temporary = f"{target}.{os.getpid()}.tmp"
     rate = format_.sample_rate
     left_out: list[str] = []
-    try:
-        try:
-            with sf.SoundFile(
-                temporary, "w", samplerate=rate, channels=2, subtype=f"PCM_{format_.bits}", format="WAV"
-            ) as file:
-                for place in places:
-                    try:
-                        samples = _stereo(place, rate)
-                    except (AudioError, QueryError) as error:
-                        left_out.append(str(error))
-                        continue
-                    if file.tell():
-                        file.write(np.zeros((round(GAP_S * rate), 2), np.float32))
-                    file.write(faded(levelled(samples, rate), rate))
-                written = file.tell()
-        except (OSError, sf.SoundFileError) as error:
-            raise _unwritable(target, error) from error
+    with whole_file(target) as temporary:
+        with sound_to(temporary, rate, 2, "WAV", f"PCM_{format_.bits}") as file:
+            for place in places:
+                try:
+                    samples = _stereo(place, rate)
+                except (AudioError, QueryError) as error:
+                    left_out.append(str(error))
+                    continue
+                if file.tell():
+                    file.write(np.zeros((round(GAP_S * rate), 2), np.float32))
+                file.write(faded(levelled(samples, rate), rate))
+            written = file.tell()
         if not written:
             raise QueryError(f"{display_path(target)}: nothing to write: {'; '.join(left_out) or 'there is no sound'}")
         require_new(target)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
     return left_out
-
-
-def _unwritable(target: str, error: Exception) -> UsageError | DiskFullError:
-    import shutil
-
-    folder = os.path.dirname(os.path.abspath(target))
-    if os.path.isdir(folder) and shutil.disk_usage(folder).free < 1 << 20:  # libsndfile does not say why
-        return DiskFullError(f"{display_path(target)}: no space left; free some, or choose another folder")
-    reason = error if os.path.isdir(folder) else "there is no such folder"
-    return UsageError(f"{display_path(target)}: cannot be written ({reason}); choose another place")
 
 
 def _stereo(place: Place, rate: int) -> Float32Array:

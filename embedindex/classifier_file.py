@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
-from embedindex.errors import DiskFullError, ModelError, QueryError, UsageError, display_path
+from embedindex.errors import ModelError, QueryError, display_path
+from embedindex.whole_files import whole_file
 
 FORMAT = "embedindex-classifier"
 VERSION = 1
@@ -115,24 +116,12 @@ def write_classifier(path: str, content: bytes) -> None:
         DiskFullError: there is no space.
         UsageError: it cannot be written there.
     """
-    import errno
-
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
+    with whole_file(path, "choose another place with --out") as temporary:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as problem:
-        shown = display_path(path)
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"{shown}: no space left; free some, or choose another place with --out") from problem
-        raise UsageError(f"{shown}: cannot be written ({problem.strerror}); choose another with --out") from problem
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def read_classifier(path: str) -> Classifier:

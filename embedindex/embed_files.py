@@ -17,12 +17,13 @@ from embedindex.arrays import Float32Array, Float64Array
 from embedindex.audio import read_audio
 from embedindex.crawl import is_audio_name, list_archive
 from embedindex.embed import embed_blocks, hop_samples
-from embedindex.errors import DiskFullError, EmbedindexError, PathNotFoundError, UsageError, display_path
+from embedindex.errors import PathNotFoundError, UsageError, display_path
 from embedindex.models.base import Model
 from embedindex.models.openl3 import Openl3Model
 from embedindex.models.openl3_pipeline import embed_audio
 from embedindex.opening import entries_of, is_real_folder
 from embedindex.remote_paths import is_remote
+from embedindex.whole_files import whole_file
 from embedindex.windows import window_start_s
 
 Progress = Callable[[int, int], None]
@@ -136,25 +137,10 @@ def write_result(target: str, embedding: Float32Array, timestamps: Float64Array)
     """Write the two arrays to `target`, atomically; its folder is made.
 
     Raises:
-        DiskFullError: it cannot be written.
+        DiskFullError: no space is left.
+        UsageError: it cannot be written there.
     """
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
+    with whole_file(target, "choose another folder with --output-dir") as temporary:
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         with open(temporary, "wb") as file:
             np.savez(file, embedding=embedding, timestamps=timestamps)
-        os.replace(temporary, target)
-    except OSError as problem:
-        raise _unwritable(target, problem) from problem
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _unwritable(target: str, problem: OSError) -> EmbedindexError:
-    import errno
-
-    shown = display_path(target)
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{shown}: no space left; free some, or choose another folder with --output-dir")
-    return UsageError(f"{shown}: cannot be written ({problem.strerror}); choose another folder with --output-dir")

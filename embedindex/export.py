@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from embedindex.filters import Filters, nothing_passes
 from embedindex.records import FileRecord
 from embedindex.search import By, labels_of
 from embedindex.store import Store
+from embedindex.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,8 @@ def export(
         progress: called with (files written, files in all).
 
     Raises:
-        UsageError: something is there already, or the name says no format.
+        UsageError: something is there already, it cannot be written, or the name says no format.
+        DiskFullError: no space is left.
         EngineMissingError: Parquet is asked for and pyarrow is not installed.
         IndexEmptyError: no file of the index passes the filters.
     """
@@ -73,16 +74,12 @@ def export(
         raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
     if format_ == "parquet":
         _require_pyarrow()
-    temporary = f"{target}.{secrets.token_hex(4)}.part"
-    try:
-        with store.snapshot(), _cleaned_up(temporary):
-            table = _Table(store, by, filters or Filters(), progress)
-            if not table.rows:
-                raise IndexEmptyError(f"{display_path(store.folder)}: {nothing_passes(store, filters or Filters())}")
+    with store.snapshot():
+        table = _Table(store, by, filters or Filters(), progress)
+        if not table.rows:
+            raise IndexEmptyError(f"{display_path(store.folder)}: {nothing_passes(store, filters or Filters())}")
+        with whole_file(target) as temporary:
             (_write_parquet if format_ == "parquet" else _write_npz)(table, temporary)
-            os.replace(temporary, target)
-    except OSError as error:
-        raise UsageError(f"{display_path(target)}: cannot be written ({error.strerror or error})") from error
     return Exported(table.files, table.rows)
 
 
@@ -248,13 +245,3 @@ def _batch(schema: pa.Schema, known: list[dict[str, Any]], vectors: list[Float32
     columns = [pa.array([row[field.name] for row in known], field.type) for field in schema if field.name != "vector"]
     width = schema.field("vector").type.list_size
     return pa.record_batch([*columns, pa.FixedSizeListArray.from_arrays(flat, width)], schema=schema)
-
-
-@contextlib.contextmanager
-def _cleaned_up(path: str) -> Iterator[None]:
-    """Remove an unfinished file, however its writing ended."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)

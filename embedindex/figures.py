@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from embedindex.errors import EngineMissingError, UsageError, display_path
+from embedindex.whole_files import whole_file
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MISSING = "pictures need matplotlib: pip install 'embedindex[plots]'"
@@ -73,17 +74,11 @@ def save(figure: Any, path: str, dpi: int = 110) -> None:
     """Write a figure to a file that appears only when it is whole.
 
     Raises:
+        DiskFullError: no space is left.
         UsageError: it cannot be written.
     """
-    partial = f"{path}.{os.getpid()}.partial"
-    try:
-        figure.savefig(partial, dpi=dpi, format=os.path.splitext(path)[1][1:].lower())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UsageError(f"{display_path(path)}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format=os.path.splitext(path)[1][1:].lower())
 
 
 def drawable(text: str) -> str:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedindex.errors import EngineMissingError, UsageError, display_path
-
-
-def need_matplotlib() -> None:
-    """Raise EngineMissingError when matplotlib is not installed."""
-    try:
-        import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError as error:
-        raise EngineMissingError("pictures need matplotlib: pip install 'embedindex[plots]'") from error
+from embedindex.figures import new_figure, save
 
 
 def plot_history(history: Sequence[dict[str, float]], path: str, title: str) -> None:
@@ -25,12 +17,10 @@ def plot_history(history: Sequence[dict[str, float]], path: str, title: str) -> 
 
     Raises:
         EngineMissingError: matplotlib is not installed.
+        DiskFullError: no space is left.
         UsageError: the picture cannot be written there.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-
-    figure = Figure(figsize=(8.0, 3.8), layout="constrained")
+    figure = new_figure(8.0, 3.8)
     steps = range(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(steps, [line[name] for line in history], label="learnt from")
@@ -41,7 +31,4 @@ def plot_history(history: Sequence[dict[str, float]], path: str, title: str) -> 
         axes.set_ylabel(name)
         axes.legend()
     figure.suptitle(title)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UsageError(f"{display_path(path)}: cannot be written ({error.strerror}); choose another place") from error
+    save(figure, path, dpi=120)

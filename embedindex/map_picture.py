@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from embedindex.arrays import Float32Array
-from embedindex.errors import EngineMissingError, UsageError, display_path
+from embedindex.errors import EngineMissingError, display_path
 from embedindex.map_page import colours_of
 from embedindex.map_points import Points, colour_groups, colour_numbers
+from embedindex.whole_files import whole_file
 
 SIZE_INCHES = 10.0
 DPI = 150
@@ -18,6 +17,7 @@ def draw_map(points: Points, places: Float32Array, about: str, target: str) -> N
 
     Raises:
         EngineMissingError: matplotlib is not installed.
+        DiskFullError: no space is left.
         UsageError: the file cannot be written.
     """
     try:
@@ -37,7 +37,5 @@ def draw_map(points: Points, places: Float32Array, about: str, target: str) -> N
     axes.set_aspect("equal")
     axes.legend(loc="upper left", fontsize=8, markerscale=max(1.0, 6 / size**0.5), framealpha=0.8)
     figure.text(0.02, 0.015, about, fontsize=8, color="#555555")
-    try:
-        figure.savefig(target, dpi=DPI, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise UsageError(f"{display_path(os.fsencode(target))}: cannot be written ({error.strerror})") from error
+    with whole_file(target) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "remote_paths",
             "syncing",
             "cores",
+            "whole_files",
         },
     ),
     (

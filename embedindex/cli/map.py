@@ -60,6 +60,7 @@ def map_library(
     from embedindex.map_picture import draw_map
     from embedindex.map_points import gather_points
     from embedindex.store import Store
+    from embedindex.whole_files import whole_file
 
     by = by.removesuffix("s")
     if by not in ("file", "window"):
@@ -88,11 +89,8 @@ def map_library(
     if points.available > len(points.points):
         about = f"{len(points.points):,} of {amount(points.available, by)}, evenly spread; {about.partition(', ')[2]}"
     if as_page:
-        try:
-            with open(out, "x", encoding="utf-8") as file:
-                file.write(page(points, places, about, windows=by == "window"))
-        except OSError as error:
-            raise UsageError(f"{display_path(out)}: cannot be written ({error.strerror})") from error
+        with whole_file(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write(page(points, places, about, windows=by == "window"))
     for picture in pictures:
         draw_map(points, places, about, picture)
     if not quiet:

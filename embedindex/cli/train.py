@@ -57,7 +57,8 @@ def train(
     Example: embedindex train --key genre --method logistic --group album
     """
     from embedindex.errors import UsageError
-    from embedindex.history_plot import need_matplotlib, plot_history
+    from embedindex.figures import check_picture, require_matplotlib
+    from embedindex.history_plot import plot_history
     from embedindex.labels import clean_key
     from embedindex.locations import index_folder
     from embedindex.store import Store
@@ -68,7 +69,8 @@ def train(
     if plot is not None:
         if plan.method not in ("mlp", "cnn", "boosting"):
             raise UsageError(f"--plot: {method} learns in one step; mlp, cnn and boosting have a history")
-        need_matplotlib()
+        require_matplotlib()
+        check_picture(plot)
     with ExitStack() as stack:
         store = stack.enter_context(Store(index_folder(index)))
         result = run(store, plan, out, reporter(stack, quiet=quiet))

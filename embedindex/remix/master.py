@@ -10,12 +10,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
-from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
+from embedindex.errors import UsageError, display_path
 from embedindex.remix.loudness import (
     OVERSAMPLING_TAPS,
     SILENT_LUFS,
@@ -24,6 +24,8 @@ from embedindex.remix.loudness import (
     to_dbtp,
 )
 from embedindex.remix.recipe import Output
+from embedindex.sound_writing import sound_to
+from embedindex.whole_files import whole_file
 
 BLOCK_FRAMES = 1 << 16
 SMOOTH_S = 0.02  # a limiter's gain takes so long to come down and to go up
@@ -90,32 +92,29 @@ def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits
         DiskFullError: no space is left for it.
     """
     check_target(path, bits)
+    kind = FORMATS[os.path.splitext(path)[1].lower()]
     folder = os.path.dirname(os.path.abspath(path))
-    partial = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.partial")
-    try:
-        with tempfile.TemporaryFile(dir=folder, prefix=".embedindex-") as raw:
-            lufs, offset = _spool(raw, blocks, output)
-            gain_db = 0.0
-            if output.lufs is not None and min(lufs, output.lufs) > SILENT_LUFS:
-                gain_db = output.lufs - lufs
-            written = _fitted(partial, raw, output, bits, offset, gain_db)
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
-    return written
+    with (
+        whole_file(path, "choose another place with -o") as temporary,
+        tempfile.TemporaryFile(dir=folder, prefix=".embedindex-") as raw,
+    ):
+        lufs, offset = _spool(raw, blocks, output)
+        gain_db = 0.0
+        if output.lufs is not None and min(lufs, output.lufs) > SILENT_LUFS:
+            gain_db = output.lufs - lufs
+        return _fitted(temporary, kind, raw, output, bits, offset, gain_db)
 
 
-def _fitted(partial: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float) -> Written:
+def _fitted(
+    partial: str, kind: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float
+) -> Written:
     """Write, and write again where the limiter took too much loudness away, let a peak through or made an offset.
 
     It makes one of sounds whose peaks are higher on one side.
     """
     ceiling_db = output.true_peak_db - MARGIN_DB
     most_db = gain_db + MAKE_UP_DB
-    written = _write(partial, raw, output, bits, offset, gain_db, ceiling_db)
+    written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db)
     for attempt in range(PASSES):
         excess_db = written.true_peak_db - output.true_peak_db
         short_lu = output.lufs - written.lufs if output.lufs is not None and written.limited_db > 0 else 0.0
@@ -129,16 +128,8 @@ def _fitted(partial: str, raw: IO[bytes], output: Output, bits: str, offset: Flo
             ceiling_db -= excess_db + MARGIN_DB
         if louder:
             gain_db = min(most_db, gain_db + 1.3 * short_lu)
-        written = _write(partial, raw, output, bits, offset, gain_db, ceiling_db)
+        written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db)
     return written
-
-
-def _unwritable(path: str, error: OSError) -> EmbedindexError:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{display_path(path)}: no space is left on its disk; free some, or choose another -o")
-    return UsageError(f"{display_path(path)}: cannot be written ({error.strerror or error}); choose another place")
 
 
 def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output) -> tuple[float, Float64Array]:
@@ -158,42 +149,37 @@ def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output) -> tu
 
 
 def _write(
-    partial: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float, ceiling_db: float
+    partial: str,
+    kind: str,
+    raw: IO[bytes],
+    output: Output,
+    bits: str,
+    offset: Float64Array,
+    gain_db: float,
+    ceiling_db: float,
 ) -> Written:
-    import soundfile
-
-    suffix_format = FORMATS[os.path.splitext(partial.removesuffix(".partial").rpartition(".")[0])[1].lower()]
     width = 3 if bits == "24" else 4
-    if suffix_format == "WAV" and output.frames * output.channels * width > RF64_FROM_BYTES:
-        suffix_format = "RF64"
+    if kind == "WAV" and output.frames * output.channels * width > RF64_FROM_BYTES:
+        kind = "RF64"
     meter = LoudnessMeter(output.sample_rate, output.channels)
     limited, peak, position = 1.0, 0.0, 0
     edge = np.zeros((0, output.channels), np.float32)
     total: Float64Array = np.zeros(output.channels)
-    with open(partial, "w+b") as file:
-        with soundfile.SoundFile(
-            file,
-            "w",
-            samplerate=output.sample_rate,
-            channels=output.channels,
-            format=suffix_format,
-            subtype="PCM_24" if bits == "24" else "FLOAT",
-        ) as sound:
-            for block, least in _limited(raw, output, offset, 10.0 ** (gain_db / 20.0), 10.0 ** (ceiling_db / 20.0)):
-                kept = _quantised(block) if bits == "24" else block
-                meter.add(kept)
-                position += len(kept)
-                total += kept.sum(axis=0, dtype=np.float64)
-                # Peaks between samples need both neighbours: those at the end of a block are left to the next one.
-                together = np.concatenate((edge, kept))
-                last = len(together) - (0 if position == output.frames else OVERSAMPLING_TAPS)
-                first = max(0, len(edge) - OVERSAMPLING_TAPS)
-                peak = max(peak, float(peak_envelope(together)[first:last].max(initial=0.0)))
-                edge = together[-2 * OVERSAMPLING_TAPS :]
-                limited = min(limited, least)
-                sound.write(kept)
-        _forget_time(file)
-        file.flush()
+    subtype = "PCM_24" if bits == "24" else "FLOAT"
+    with sound_to(partial, output.sample_rate, output.channels, kind, subtype, _forget_time) as sound:
+        for block, least in _limited(raw, output, offset, 10.0 ** (gain_db / 20.0), 10.0 ** (ceiling_db / 20.0)):
+            kept = _quantised(block) if bits == "24" else block
+            meter.add(kept)
+            position += len(kept)
+            total += kept.sum(axis=0, dtype=np.float64)
+            # Peaks between samples need both neighbours: those at the end of a block are left to the next one.
+            together = np.concatenate((edge, kept))
+            last = len(together) - (0 if position == output.frames else OVERSAMPLING_TAPS)
+            first = max(0, len(edge) - OVERSAMPLING_TAPS)
+            peak = max(peak, float(peak_envelope(together)[first:last].max(initial=0.0)))
+            edge = together[-2 * OVERSAMPLING_TAPS :]
+            limited = min(limited, least)
+            sound.write(kept)
     return Written(
         meter.integrated(),
         to_dbtp(peak),
@@ -210,7 +196,7 @@ def _quantised(block: Float32Array) -> Float32Array:
     return np.asarray(steps / 2**23, np.float32)
 
 
-def _forget_time(file: Any) -> None:
+def _forget_time(file: IO[bytes]) -> None:
     """Zero the time of writing that libsndfile puts into the PEAK chunk of float WAVs: equal sounds are equal files."""
     file.seek(0)
     head = file.read(512)

@@ -26,6 +26,7 @@ from embedindex.remix.render import mixed_blocks
 from embedindex.remix.separation import parts_at_hand
 from embedindex.remix.stems import check_stems, write_stems
 from embedindex.store import Store
+from embedindex.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,11 @@ def write_whole(path: str, parts: Iterable[bytes]) -> None:
     """Write a file, piece by piece, that appears only when it is whole.
 
     Raises:
+        DiskFullError: no space is left.
         UsageError: it cannot be written.
     """
-    partial = f"{path}.{os.getpid()}.partial"
-    try:
-        with open(partial, "wb") as file:
-            file.writelines(parts)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UsageError(f"{display_path(path)}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(parts)
 
 
 def guard(path: str, recipe: Recipe) -> None:

@@ -9,11 +9,11 @@ Conventions: blocks are (n, channels) float32. All channels of a sound share one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,8 @@ from embedindex.audio import AudioReader
 from embedindex.errors import DiskFullError, display_path
 from embedindex.remix.recipe import Recipe
 from embedindex.remix.tracks import Told, untold
+from embedindex.sound_writing import sound_to
+from embedindex.whole_files import unwritable
 
 FRAME_S = 4096 / 44100
 HOPS = 4  # a frame
@@ -140,8 +142,6 @@ def write_parts(path: bytes, folder: str, told: Told = untold) -> tuple[bytes, b
         AudioError: it cannot be read.
         DiskFullError: there is no room.
     """
-    import soundfile
-
     paths = [os.path.join(folder, f"{name}.w64") for name in ("harmonic", "percussive")]
     with AudioReader(path, mono=False, block_s=BLOCK_S) as reader:
         facts = reader.facts
@@ -151,22 +151,23 @@ def write_parts(path: bytes, folder: str, told: Told = untold) -> tuple[bytes, b
                 f"{display_path(path)}: its two parts need {needed / 1e6:,.0f} MB in {display_path(folder)}; free some "
                 "space there, or name another folder in TMPDIR"
             )
-        files = [
-            soundfile.SoundFile(name, "w", facts.sample_rate, facts.channels, "FLOAT", format="W64") for name in paths
-        ]
         try:
-            for parts in separated(reader.blocks(), facts.sample_rate):
-                for file, part in zip(files, parts, strict=True):
-                    file.write(part)
-                total_s = facts.duration_s or 0.0
-                told(round(min(total_s, reader.native_frames / facts.sample_rate)), round(total_s))
-        finally:
-            for file in files:
-                file.close()
+            with contextlib.ExitStack() as stack:
+                files = [
+                    stack.enter_context(sound_to(name, facts.sample_rate, facts.channels, "W64", "FLOAT"))
+                    for name in paths
+                ]
+                for parts in separated(reader.blocks(), facts.sample_rate):
+                    for file, part in zip(files, parts, strict=True):
+                        file.write(part)
+                    total_s = facts.duration_s or 0.0
+                    told(round(min(total_s, reader.native_frames / facts.sample_rate)), round(total_s))
+        except OSError as problem:
+            raise unwritable(folder, problem, "name another folder in TMPDIR") from problem
     return os.fsencode(paths[0]), os.fsencode(paths[1])
 
 
-@contextmanager
+@contextlib.contextmanager
 def parts_at_hand(recipe: Recipe) -> Iterator[Recipe]:
     """Give a recipe with the parts of its seed at hand, where units are merged with them.
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from embedindex.arrays import Float32Array
-from embedindex.errors import DiskFullError, EmbedindexError, UsageError, display_path
+from embedindex.errors import UsageError, display_path
 from embedindex.remix.breakpoints import parse_breakpoints
 from embedindex.remix.master import RF64_FROM_BYTES, Written
 from embedindex.remix.recipe import Output, Recipe
@@ -30,6 +30,8 @@ from embedindex.remix.render import (
     seed_blocks,
     wet_share,
 )
+from embedindex.sound_writing import sound_to
+from embedindex.whole_files import unwritable
 
 By = Literal["source", "layer"]
 Piece = tuple[str, int, Float32Array]  # which stem, first frame, what it adds from there on
@@ -75,7 +77,7 @@ def write_stems(folder: str, recipe: Recipe, written: Written, by: By = "source"
         with open(os.path.join(folder, "stems.json"), "w", encoding="ascii") as file:
             file.write(_account(recipe, written, made, by))
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error, "choose another folder, or try --stems-by layer") from error
     return made
 
 
@@ -95,14 +97,6 @@ def check_stems(folder: str, recipe: Recipe, by: By) -> None:
         path = os.path.join(folder, name)
         if name not in before and os.path.lexists(path):
             raise UsageError(f"{display_path(path)}: is there already, and no stem; choose another folder for --stems")
-
-
-def _unwritable(folder: str, error: OSError) -> EmbedindexError:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{display_path(folder)}: no space is left for the stems; try --stems-by layer")
-    return UsageError(f"{display_path(folder)}: cannot be written ({error.strerror or error}); choose another folder")
 
 
 def pieces(recipe: Recipe, by: By) -> Iterator[Piece]:
@@ -193,21 +187,13 @@ class _Sums:
 
     def write(self, key: str, path: str) -> float:
         """Write one of them as WAV, the raw file goes; return the largest magnitude."""
-        import soundfile
-
         output, raw = self._output, self._raw(key)
         size = output.frames * self._frame_bytes
+        kind = "RF64" if size > RF64_FROM_BYTES else "WAV"
         peak = 0.0
         with (
             open(raw, "r+b" if os.path.exists(raw) else "w+b") as file,
-            soundfile.SoundFile(
-                path,
-                "w",
-                samplerate=output.sample_rate,
-                channels=output.channels,
-                format="RF64" if size > RF64_FROM_BYTES else "WAV",
-                subtype="FLOAT",
-            ) as sound,
+            sound_to(path, output.sample_rate, output.channels, kind, "FLOAT") as sound,
         ):
             file.truncate(size)
             file.seek(0)
