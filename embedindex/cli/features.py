@@ -89,28 +89,19 @@ def _table(output: str | None) -> Iterator[Callable[[bytes], object]]:
 
     Raises:
         UsageError: the file has a sound's name, or cannot be written.
+        DiskFullError: no space is left for it.
     """
     from embedindex.crawl import is_audio_name
     from embedindex.errors import UsageError, display_path
+    from embedindex.whole_files import whole_file
 
     if output is None:
         yield write_bytes
         return
-    shown = display_path(output)
     if is_audio_name(os.path.basename(os.fsencode(output))):  # `-o *.wav` is a slip of the hand
-        raise UsageError(f"-o {shown}: is a sound's name; choose one for the table, such as data.csv")
-    partial = f"{output}.{os.getpid()}.partial"
-    try:
-        file = open(partial, "wb")  # noqa: SIM115 - closed below, before it gets its name
-    except OSError as error:
-        raise UsageError(f"-o {shown}: cannot be written ({error.strerror}); choose another place") from error
-    try:
-        with file:
-            yield file.write
-        os.replace(partial, output)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+        raise UsageError(f"-o {display_path(output)}: is a sound's name; choose one for the table, such as data.csv")
+    with whole_file(output) as temporary, open(temporary, "wb") as file:
+        yield file.write
 
 
 def _files(paths: list[str]) -> Iterator[bytes]:
