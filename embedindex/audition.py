@@ -16,7 +16,7 @@ from embedindex.arrays import Float32Array
 from embedindex.errors import AudioError, QueryError, UsageError, display_path
 from embedindex.query import Part, part_blocks
 from embedindex.sound_writing import sound_to
-from embedindex.whole_files import whole_file
+from embedindex.whole_files import require_absent, whole_file
 
 SAMPLE_RATES = (44_100, 48_000)
 BITS = (16, 24)
@@ -68,8 +68,7 @@ def require_new(target: str) -> None:
     """
     if os.path.splitext(target)[1].lower() != ".wav":
         raise UsageError(f"{display_path(target)}: a WAV file is written; choose a name that ends in .wav")
-    if os.path.lexists(target):
-        raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
+    require_absent(target)
 
 
 def write_audition(target: str, places: Sequence[Place], format_: Format = Format()) -> list[str]:
@@ -83,7 +82,7 @@ def write_audition(target: str, places: Sequence[Place], format_: Format = Forma
     require_new(target)
     rate = format_.sample_rate
     left_out: list[str] = []
-    with whole_file(target) as temporary:
+    with whole_file(target, replace=False) as temporary:
         with sound_to(temporary, rate, 2, "WAV", f"PCM_{format_.bits}") as file:
             for place in places:
                 try:
@@ -97,7 +96,6 @@ def write_audition(target: str, places: Sequence[Place], format_: Format = Forma
             written = file.tell()
         if not written:
             raise QueryError(f"{display_path(target)}: nothing to write: {'; '.join(left_out) or 'there is no sound'}")
-        require_new(target)
     return left_out
 
 

@@ -26,7 +26,7 @@ from embedindex.filters import Filters, nothing_passes
 from embedindex.records import FileRecord
 from embedindex.search import By, labels_of
 from embedindex.store import Store
-from embedindex.whole_files import whole_file
+from embedindex.whole_files import require_absent, whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,15 +70,14 @@ def export(
         IndexEmptyError: no file of the index passes the filters.
     """
     format_ = to or format_of(target)
-    if os.path.lexists(target):
-        raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
+    require_absent(target)
     if format_ == "parquet":
         _require_pyarrow()
     with store.snapshot():
         table = _Table(store, by, filters or Filters(), progress)
         if not table.rows:
             raise IndexEmptyError(f"{display_path(store.folder)}: {nothing_passes(store, filters or Filters())}")
-        with whole_file(target) as temporary:
+        with whole_file(target, replace=False) as temporary:
             (_write_parquet if format_ == "parquet" else _write_npz)(table, temporary)
     return Exported(table.files, table.rows)
 

@@ -18,7 +18,7 @@ def draw_map(points: Points, places: Float32Array, about: str, target: str) -> N
     Raises:
         EngineMissingError: matplotlib is not installed.
         DiskFullError: no space is left.
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, or is there already.
     """
     try:
         from matplotlib.figure import Figure
@@ -37,5 +37,5 @@ def draw_map(points: Points, places: Float32Array, about: str, target: str) -> N
     axes.set_aspect("equal")
     axes.legend(loc="upper left", fontsize=8, markerscale=max(1.0, 6 / size**0.5), framealpha=0.8)
     figure.text(0.02, 0.015, about, fontsize=8, color="#555555")
-    with whole_file(target) as temporary:
+    with whole_file(target, replace=False) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})

@@ -277,6 +277,13 @@ def test_machine_without_a_device_says_so(index: str, sounds: Path, monkeypatch:
     assert command(*arguments, "auto").status == 0
 
 
+def test_device_that_is_none_is_refused_where_nothing_is_to_be_computed_too(index: str, sounds: Path) -> None:
+    run_scan(index, sounds, request=TINY)
+    for options in ([], ["--dry-run"], ["--engine", "ray"]):  # nothing is new; nothing is done; others do it
+        assert "choose auto, cpu, cuda" in refusal("scan", sounds, "--index", index, *options, "--device=a", status=2)
+    assert "choose auto, cpu, cuda" in refusal("scan", "/no/such", "--model=spectral", "--device=tpu", status=2)
+
+
 def test_provider_that_the_runtime_lacks_is_an_error_not_the_processor() -> None:
     net = small_net()
     network = Arithmetic("fp32", lambda: build(net), ("CUDAExecutionProvider", "CPUExecutionProvider")).network(1, 1)

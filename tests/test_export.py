@@ -10,7 +10,7 @@ import pytest
 
 from embedindex import export as export_module
 from embedindex.analysis_store import Wanted, put_analysis
-from embedindex.errors import IndexEmptyError
+from embedindex.errors import IndexEmptyError, UsageError
 from embedindex.export import export
 from embedindex.filters import Filters
 from embedindex.records import Label
@@ -134,6 +134,18 @@ def test_wrong_usage_is_said_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in refusal("export", *arguments, status=2)
+
+
+def test_what_another_program_wrote_meanwhile_stays(place: Path, tmp_path: Path) -> None:
+    target = tmp_path / "there.npz"
+
+    def another_writes(_: int, __: int) -> None:
+        target.write_bytes(b"theirs")
+
+    with Store(str(place / "index")) as store, pytest.raises(UsageError, match="is not written over"):
+        export(store, str(target), progress=another_writes)
+    assert target.read_bytes() == b"theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there.npz"]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

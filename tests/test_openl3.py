@@ -319,8 +319,10 @@ def test_unknown_engine_and_impossible_precision_are_refused(random_file: str) -
 def test_an_engine_that_is_not_installed_is_said_so(models_folder: Path, random_file: str, engine: str) -> None:
     if find_spec(engine):
         pytest.skip(f"{engine} is installed")
-    with pytest.raises(EngineMissingError, match="onnxruntime"):
+    with pytest.raises(EngineMissingError) as said:  # also to one who searches, where no option chooses an engine
         load(ModelRequest("openl3", weights=random_file, engine=engine))
+    assert "pip install " in str(said.value)
+    assert "scan a new index, or embed, with --engine onnxruntime" in str(said.value)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorflow", "openl3"])

@@ -42,6 +42,47 @@ def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["result.csv"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_what_came_while_a_new_file_was_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(1, os.strerror(1))  # as Linux says it of FAT
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "result.csv"
+
+    def write() -> None:
+        with whole_file(str(target), replace=False) as temporary:
+            Path(temporary).write_text("ours")
+            target.write_text("another program's")
+
+    with pytest.raises(UsageError, match=r"result\.csv: is there already and is not written over"):
+        write()
+    assert target.read_text() == "another program's"
+    with (
+        pytest.raises(UsageError, match="is not written over"),
+        whole_file(str(target), replace=False),  # and at once where something is from the beginning
+    ):
+        pytest.fail("the block ran")
+    assert os.listdir(tmp_path) == ["result.csv"]
+    target.unlink()
+    with whole_file(str(target), replace=False) as temporary:
+        Path(temporary).write_text("ours")
+    assert target.read_text() == "ours"
+    assert os.listdir(tmp_path) == ["result.csv"]
+
+
+def test_link_that_leads_nowhere_is_something(tmp_path: Path) -> None:
+    (tmp_path / "result.csv").symlink_to(tmp_path / "away")
+    with (
+        pytest.raises(UsageError, match="is not written over"),
+        whole_file(str(tmp_path / "result.csv"), replace=False),
+    ):
+        pytest.fail("the block ran")
+
+
 def test_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 251 + ".csv")
     with whole_file(str(target)) as temporary:

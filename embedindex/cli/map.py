@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -60,7 +59,7 @@ def map_library(
     from embedindex.map_picture import draw_map
     from embedindex.map_points import gather_points
     from embedindex.store import Store
-    from embedindex.whole_files import whole_file
+    from embedindex.whole_files import require_absent, whole_file
 
     by = by.removesuffix("s")
     if by not in ("file", "window"):
@@ -70,8 +69,7 @@ def map_library(
     if as_page and not out.lower().endswith((".html", ".htm")):
         raise UsageError(f"{display_path(out)}: choose a name that ends in .html, or in .png for a picture only")
     for target in (out, *pictures):
-        if os.path.lexists(target):
-            raise UsageError(f"{display_path(target)}: is there already and is not written over; choose another name")
+        require_absent(target)
     chosen = choose_method(method)
     with Store(index_folder(index)) as store, progress_bar(quiet=quiet) as bar:
         if bar is not None:
@@ -89,7 +87,7 @@ def map_library(
     if points.available > len(points.points):
         about = f"{len(points.points):,} of {amount(points.available, by)}, evenly spread; {about.partition(', ')[2]}"
     if as_page:
-        with whole_file(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with whole_file(out, replace=False) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(page(points, places, about, windows=by == "window"))
     for picture in pictures:
         draw_map(points, places, about, picture)

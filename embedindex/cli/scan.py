@@ -121,8 +121,10 @@ def scan(
     from embedindex.cli.logs import log_to, waits_are_told
     from embedindex.errors import UsageError
     from embedindex.locations import index_folder
+    from embedindex.models.devices import check_device
     from embedindex.scan import ScanOptions
 
+    check_device(device)
     if hop is not None and not hop < MAX_HOP_S:
         raise UsageError(f"--hop {hop:g}: give a number of seconds below {MAX_HOP_S:g}")
     if progress not in ("auto", "json"):

@@ -33,6 +33,16 @@ class Device:
     number: str = ""
 
 
+def check_device(wanted: str) -> None:
+    """Refuse what is no choice of device, before it is known whether anything is to be computed at all.
+
+    Raises:
+        UsageError: there is no such choice.
+    """
+    if wanted not in (*CHOICES, "processor"):
+        raise UsageError(f"--device {wanted}: choose {', '.join(CHOICES)}")
+
+
 def find_devices(wanted: str, engine: str = "auto") -> tuple[Device, ...]:
     """Return the devices that ``auto``, ``cpu``, ``cuda`` or ``processor`` stand for on this machine.
 
@@ -44,10 +54,9 @@ def find_devices(wanted: str, engine: str = "auto") -> tuple[Device, ...]:
         UsageError: there is no such choice, or the engine computes on processors only.
         DeviceError: ``cuda`` was asked for, and there is no such device, or ONNX Runtime cannot use it.
     """
+    check_device(wanted)
     if wanted == "processor":
         return (Device("processor", "processor"),)
-    if wanted not in CHOICES:
-        raise UsageError(f"--device {wanted}: choose {', '.join(CHOICES)}")
     if wanted == "cpu":
         return ()
     if engine == "openvino":

@@ -29,6 +29,8 @@ from embedindex.models.convnet import ConvNet
 ENGINES = ("onnxruntime", "openvino", "tensorflow", "openl3")
 # The cheaper arithmetic of each engine; the others compute in float32 only.
 CHEAPER = {"onnxruntime": "int8", "openvino": "bf16"}
+# What to do without one, for messages: commands that search have the index's and no such option.
+OTHER_ENGINE = "scan a new index, or embed, with --engine onnxruntime"
 # Windows in one call. More than that gain nothing on a processor, and cost memory.
 CPU_BATCH = 8
 # What computes a network, as ONNX Runtime names it, with options or without.
@@ -133,6 +135,11 @@ class OnnxNetwork:
         return [np.asarray(item) for item in self._session.run(names, {"spectrograms": spectrograms})]
 
 
+def not_installed(engine: str, remedy: str) -> str:
+    """Return what to say where an engine is missing, and how to install it."""
+    return f"the engine {engine} is not installed; {remedy}; or {OTHER_ENGINE}"
+
+
 def release_freed_memory() -> None:
     """Give back to the system what the C library keeps of freed memory, where it can: 100 MB after loading a network.
 
@@ -160,9 +167,7 @@ class KerasNetwork:
             EngineMissingError: TensorFlow is not installed.
         """
         if find_spec("tensorflow") is None:
-            raise EngineMissingError(
-                "the engine tensorflow is not installed; install embedindex[tensorflow] or use --engine onnxruntime"
-            )
+            raise EngineMissingError(not_installed("tensorflow", "pip install 'embedindex[tensorflow]'"))
         self._net = net
         self._threads = threads
         self._device = device
@@ -234,11 +239,12 @@ class OfficialOpenl3:
             UsageError: it has no such front end.
         """
         if frontend == "original":
-            raise UsageError("the openl3 package 0.4 has no front end original; use --engine onnxruntime")
+            raise UsageError(f"the openl3 package 0.4 has no front end original; {OTHER_ENGINE}")
         if find_spec("openl3") is None:
             raise EngineMissingError(
-                "the engine openl3 is not installed; install openl3==0.4.2 (it needs Python 3.10 or earlier and an old "
-                "TensorFlow) or use --engine onnxruntime"
+                not_installed(
+                    "openl3", "pip install openl3==0.4.2 (needs Python 3.10 or earlier and an old TensorFlow)"
+                )
             )
         official = import_module("openl3.models")
         self._model = official.load_audio_embedding_model_from_path(

@@ -17,7 +17,7 @@ from embedindex.errors import ChecksumError, EngineMissingError, ModelError
 from embedindex.models.bfloat import halve_network, input_in_parts
 from embedindex.models.convnet import ConvNet
 from embedindex.models.convnet_onnx import build_bfloat
-from embedindex.models.engines import release_freed_memory
+from embedindex.models.engines import not_installed, release_freed_memory
 from embedindex.models.quantise import Advance, Ladder, Variant, part
 from embedindex.models.rounding import Observed, round_network
 
@@ -32,9 +32,7 @@ def require_openvino() -> None:
         EngineMissingError: it is not.
     """
     if find_spec("openvino") is None:
-        raise EngineMissingError(
-            "the engine openvino is not installed; install embedindex[openvino] or use --engine onnxruntime"
-        )
+        raise EngineMissingError(not_installed("openvino", "pip install 'embedindex[openvino]'"))
 
 
 def processor_has_bfloat() -> bool:
