@@ -149,14 +149,56 @@ def test_sound_in_an_archive_has_no_address(tmp_path: Path) -> None:
     assert {bool(file["url"]) for file in files if "packed.zip" not in file["path"]} == {True}
 
 
-def test_script_of_the_page_is_sound(tmp_path: Path) -> None:
+# What a browser has, for the page's script: everything there is to call does nothing.
+BROWSER = """
+const nothing = new Proxy(function () {}, {
+  get: (_, name) => name === Symbol.toPrimitive ? () => 0 : nothing, set: () => true, apply: () => nothing,
+  construct: () => nothing,
+});
+const document = {
+  getElementById: id => id === "data" ? { textContent: DATA } : nothing,
+  createElement: () => nothing, createTextNode: () => nothing,
+};
+const window = { innerWidth: 1000, innerHeight: 1000, addEventListener: () => {} };
+const Audio = nothing, requestAnimationFrame = () => {};
+"""
+
+
+def in_the_page(page: Path, expression: str) -> Any:
+    """Return the value of an expression in a page's script, a window of 1000 × 1000 pixels open."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("there is no node here to read the script with")
-    command("map", tmp_path / "m.html", "--method", "pca", "--quiet")
-    script = re.findall(r"<script>\n(.*?)</script>", (tmp_path / "m.html").read_text("utf-8"), re.DOTALL)[0]
-    (tmp_path / "m.js").write_text(script, "utf-8")
-    subprocess.run([node, "--check", str(tmp_path / "m.js")], check=True, timeout=PATIENCE_S)
+        pytest.skip("there is no node here to run the script with")
+    script = re.findall(r"<script>\n(.*?)</script>", page.read_text("utf-8"), re.DOTALL)[0]
+    text = f"const DATA = {json.dumps(json.dumps(data_of(page)))};{BROWSER}"
+    (page.parent / "m.js").write_text(f"{text}{script}\nconsole.log(JSON.stringify({expression}));", "utf-8")
+    done = subprocess.run([node, str(page.parent / "m.js")], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_copies_of_a_file_are_told_of_and_played_in_turn(tmp_path: Path) -> None:
+    library, index = tmp_path / "library", str(tmp_path / "index")
+    for number in range(3):
+        make_sound(library / f"{number}.wav", 300 + 700 * number)
+    for name in ("again.wav", "and again.wav"):
+        shutil.copy(library / "2.wav", library / name)
+    run_scan(index, library)
+    command("map", tmp_path / "m.html", "--method", "pca", "--quiet", "-I", index)
+    names = [file["name"] for file in data_of(tmp_path / "m.html")["files"]]
+    copies = [names.index(name) for name in ("2.wav", "again.wav", "and again.wav")]
+
+    def page(expression: str) -> Any:
+        return in_the_page(tmp_path / "m.html", expression)
+
+    assert page(f"together({copies[1]})") == sorted(copies)
+    assert page(f"together({names.index('0.wav')})") == [names.index("0.wav")]
+    clicks = page(f"[1, 2, 3, 4].map(() => turn(nearest(...toScreen({copies[0]}))))")
+    assert sorted(clicks[:3]) == sorted(copies)
+    assert clicks[3] == clicks[0]
+    # Elsewhere a click plays what is clicked; what is not shown is not in the way.
+    assert page(f"[turn({copies[0]}), turn({names.index('0.wav')})]") == [copies[0], names.index("0.wav")]
+    assert page(f"(found = new Set([{copies[2]}]), together({copies[0]}))") == [copies[2]]
 
 
 def test_windows_have_their_times_and_too_many_are_thinned_out_evenly(place: Path, tmp_path: Path) -> None:
