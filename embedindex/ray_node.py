@@ -17,6 +17,7 @@ from pathlib import Path
 import embedindex
 from embedindex.errors import EmbedindexError
 from embedindex.models.cache import models_folder
+from embedindex.whole_files import renamed
 from embedindex.worker import WorkerSetup
 from embedindex.workers import Event, Finished, WorkerPool
 
@@ -132,7 +133,7 @@ def list_models() -> list[str]:
         os.path.relpath(os.path.join(place, name), folder)
         for place, _, names in os.walk(folder)
         for name in names
-        if not name.endswith((".lock", ".tmp", ".damaged", ".part"))
+        if not name.endswith((".lock", ".damaged", ".part"))
     ]
 
 
@@ -155,7 +156,5 @@ def unpack_models(parcel: dict[str, bytes]) -> None:
         if os.path.exists(path):
             continue
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        with open(temporary, "wb") as file:
+        with renamed(path) as temporary, open(temporary, "wb") as file:
             file.write(data)
-        os.replace(temporary, path)

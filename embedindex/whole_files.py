@@ -28,6 +28,16 @@ def whole_file(path: str, instead: str = "choose another place", *, replace: boo
     """
     if not replace:
         require_absent(path)
+    try:
+        with renamed(path, replace=replace) as temporary:
+            yield temporary
+    except OSError as problem:
+        raise unwritable(path, problem, instead) from problem
+
+
+@contextlib.contextmanager
+def renamed(path: str, *, replace: bool = True) -> Iterator[str]:
+    """Do what `whole_file` does, and let every OSError through."""
     # A short name of its own: that of the result may be as long as names can be.
     temporary = os.path.join(os.path.dirname(path), f".embedindex-{secrets.token_hex(6)}.part")
     try:
@@ -36,8 +46,6 @@ def whole_file(path: str, instead: str = "choose another place", *, replace: boo
             os.replace(temporary, path)
         else:
             _place_new(temporary, path)
-    except OSError as problem:
-        raise unwritable(path, problem, instead) from problem
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

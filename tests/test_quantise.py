@@ -180,4 +180,4 @@ def test_precision_is_chosen_once_and_kept(small_selection: Path) -> None:
     windows = synthesise_windows(9, 48000, 48000, 5)
     difference = relative(integer.embed(windows), floating.embed(windows))
     assert 1e-6 < difference < 0.1
-    assert not list((small_selection / "models" / "converted").glob("*.tmp"))
+    assert not list((small_selection / "models" / "converted").glob(".*.part"))

@@ -23,7 +23,6 @@ from embedindex.errors import ChecksumError, WeightsFormatError, WeightsMissingE
 from embedindex.errors import display_path as shown
 from embedindex.models.cache import (
     CHUNK,
-    NO_SPACE,
     WeightsFile,
     cached_file,
     file_sha256,
@@ -34,6 +33,7 @@ from embedindex.models.cache import (
     writing_failed,
 )
 from embedindex.models.download import Patience, Progress
+from embedindex.whole_files import NO_SPACE
 
 CHECKPOINT = "aisfx/models/checkpoint.pth"
 CHECKPOINT_LIMIT = 40_000_000

@@ -153,12 +153,9 @@ def read_note(key: str) -> Mapping[str, Any] | None:
 
 def write_note(key: str, note: Mapping[str, Any]) -> None:
     """Remember something; where the models folder cannot be written it is measured again next time."""
-    temporary = f"{_path(key)}.{os.getpid()}.tmp"
     try:
-        with writing(temporary):
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(note, file, indent=1, sort_keys=True)
-            os.replace(temporary, _path(key))
+        with writing(_path(key)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(note, file, indent=1, sort_keys=True)
     except WeightsMissingError:
         return
 

@@ -8,7 +8,6 @@ file and ``NAME.json`` says which SHA-256 it has and where it came from; a file 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -18,9 +17,9 @@ from typing import BinaryIO
 
 from embedindex.errors import ChecksumError, WeightsError, WeightsMissingError
 from embedindex.errors import display_path as shown
+from embedindex.whole_files import NO_SPACE, renamed
 
 CHUNK = 1 << 20
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK_TIMEOUT_S = 600.0
 
 
@@ -105,8 +104,7 @@ def place_file(name: str, source: str, write: Callable[[BinaryIO], None], known_
         WeightsMissingError: the folder cannot be written, or is full.
     """
     path = os.path.join(models_folder(), name)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with writing(temporary):
+    with writing(path) as temporary:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
@@ -115,8 +113,8 @@ def place_file(name: str, source: str, write: Callable[[BinaryIO], None], known_
         if known_sha256 is not None and sha256 != known_sha256:
             raise ChecksumError(f"{name} ({source}) has SHA-256 {sha256}, not {known_sha256}; it is not used")
         placed = WeightsFile(path, sha256, source)
-        _write_record(placed)
-        os.replace(temporary, path)
+        with renamed(_record_path(path)) as record, open(record, "w", encoding="utf-8") as file:
+            json.dump(asdict(placed), file)
     return placed
 
 
@@ -134,20 +132,18 @@ def discard_file(placed: WeightsFile) -> None:
 
 
 @contextlib.contextmanager
-def writing(temporary: str) -> Iterator[None]:
-    """Make the folder of the file `temporary`; afterwards, also after a failure, the file is gone.
+def writing(path: str) -> Iterator[str]:
+    """Make the folder of a file of the models folder, and yield the name to write it under (`whole_files.renamed`).
 
     Raises:
         WeightsMissingError: in place of every OSError inside.
     """
     try:
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
-        yield
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with renamed(path) as temporary:
+            yield temporary
     except OSError as problem:
-        raise writing_failed(problem, temporary) from problem
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        raise writing_failed(problem, path) from problem
 
 
 def writing_failed(problem: OSError, path: str) -> WeightsMissingError:
@@ -211,12 +207,3 @@ def _read_record(path: str) -> WeightsFile | None:
             return WeightsFile(**json.load(file))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _write_record(placed: WeightsFile) -> None:
-    """Write the record of a file, atomically."""
-    record = _record_path(placed.path)
-    temporary = f"{record}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(asdict(placed), file)
-    os.replace(temporary, record)

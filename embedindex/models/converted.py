@@ -80,10 +80,7 @@ def _path(key: str, suffix: str) -> str:
 
 
 def _place(path: str, content: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with writing(temporary):
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -22,7 +22,8 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from embedindex.errors import UsageError, WeightsMissingError
-from embedindex.models.cache import NO_SPACE, writing_failed
+from embedindex.models.cache import writing_failed
+from embedindex.whole_files import NO_SPACE
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes that are here and the bytes there will be (None when the server does not say)."""
