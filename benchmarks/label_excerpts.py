@@ -95,7 +95,7 @@ def _cut(paths: Sequence[Path], folder: Path, start_s: float) -> None:
     part.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
         try:
-            sound = _beginning(path, start_s + LENGTH_S)
+            sound = beginning(path, start_s + LENGTH_S)
         except AudioError:
             continue
         kept = sound[round(start_s * RATE) :]
@@ -104,7 +104,7 @@ def _cut(paths: Sequence[Path], folder: Path, start_s: float) -> None:
     part.rename(folder)
 
 
-def _beginning(path: Path, length_s: float) -> Float32Array:
+def beginning(path: Path, length_s: float) -> Float32Array:
     """Return the first seconds of a file, of what it has; the rest is not read."""
     blocks, missing = [np.zeros(0, np.float32)], round(length_s * RATE)
     with AudioReader(path, sample_rate=RATE) as reader:

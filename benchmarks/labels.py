@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from label_excerpts import soundtracks, types
 from label_fonts import instruments, percussion
+from label_mix import mix
 from neighbours import label_of
 
 from embedindex.arrays import Float16Array
@@ -70,6 +71,8 @@ def collections(keep: Path, only: Sequence[str] = ()) -> Iterator[Collection]:
         ("sonic-pi", "sonic-pi prefixes", lambda: "/usr/share/sonic-pi/samples", "prefix"),
         ("lmms", "LMMS folders", lambda: "/usr/share/lmms/samples", "/samples/([^/]+)/"),
         ("types", "speech, music, effects…", lambda: types(keep / "types"), "/types/([^/]+)/"),
+        ("mix", "speech, music, ambience", lambda: mix(keep / "mix"), r"/mix/[^/]+/(speech|music|ambience)-"),
+        ("mix4", "speech, music, ambience, effects", lambda: mix(keep / "mix"), r"/mix/[^/]+/([a-z]+)-"),
         ("soundtracks", "game soundtracks", lambda: soundtracks(keep / "soundtracks"), "folder"),
         ("instruments", "General MIDI families", lambda: instruments(keep / "instruments"), r"/([a-z ]+)-\d+\.wav$"),
         ("percussion", "General MIDI drums", lambda: percussion(keep / "percussion"), r"/([a-z ]+)_\d+_\d+\.wav$"),

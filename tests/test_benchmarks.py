@@ -25,6 +25,7 @@ SHARED = {
     "altered_copies.py",
     "label_excerpts.py",
     "label_fonts.py",
+    "label_mix.py",
     "made_up_library.py",
     "measure.py",
     "same_sound.py",
