@@ -28,6 +28,7 @@ from embedindex.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 
 DATABASE_NAME = "embedindex.db"
 BUSY_TIMEOUT_MS = 30_000
+REPAIR = "run `embedindex verify --repair`, then scan again"
 MIGRATION_WAIT_S, MIGRATION_POLL_S = 60.0, 0.05  # while another process migrates the index
 # The write-ahead log is cut back to this size at a checkpoint; it only grows beyond it under a long-lived reader.
 WAL_LIMIT_BYTES = 64 * 2**20

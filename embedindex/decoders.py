@@ -333,7 +333,7 @@ class FfmpegDecoder:
                 return
             try:
                 yield from packet.decode()
-            except (self._av.error.FFmpegError, OSError):
+            except (self._av.error.FFmpegError, OSError, ValueError):  # that from PyAV 19: its decoder does not open
                 self.damaged = True
 
     def _samples(self) -> Iterator[Float32Array]:

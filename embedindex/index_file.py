@@ -29,6 +29,7 @@ MAGIC = b"embedindexfaiss1"
 TAIL_BYTES = 16 + len(MAGIC)
 BLOCK_BYTES = 1 << 20
 MAX_TRAILER_BYTES = 1 << 24
+NOTHING_LOST = "nothing is lost: `embedindex rebuild` makes it again from the database"
 # Windows lets nobody replace a file that somebody has mapped: there, indexes are read instead.
 MAPPING = os.name != "nt"
 
@@ -310,6 +311,5 @@ def _load_faiss(file: BinaryIO, folder: str, trailer: Trailer, *, mapped: bool) 
 
 def _damaged(folder: str, reason: str) -> IndexDamagedError:
     return IndexDamagedError(
-        f"{display_path(index_path(folder))}: the search index is damaged ({reason}); nothing is lost: "
-        "`embedindex rebuild` makes it again from the database"
+        f"{display_path(index_path(folder))}: the search index is damaged ({reason}); {NOTHING_LOST}"
     )

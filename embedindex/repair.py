@@ -18,6 +18,7 @@ from urllib.parse import quote
 from embedindex.database import database_path
 from embedindex.errors import IndexDamagedError, IndexNotFoundError, display_path
 from embedindex.file_stat import RECHECK
+from embedindex.index_build import Progress
 from embedindex.index_file import index_path
 from embedindex.index_refresh import refresh_index
 from embedindex.lock import take_lock
@@ -39,6 +40,7 @@ KEYS = {
     "analyses": "file_id",
 }
 LAST_KEY = 2**62
+SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass
@@ -67,8 +69,12 @@ class Repair:
         return any(self.holes.get(table) or self.refused.get(table) for table in ("labels", "files"))
 
 
-def repair(folder: str) -> Repair:
+def repair(folder: str, progress: Progress | None = None) -> Repair:
     """Put all that can be read of a damaged database into a new one in its place.
+
+    Args:
+        folder: the index.
+        progress: called with (what is being done, windows done, windows in all) while the search index is made anew.
 
     Raises:
         IndexNotFoundError: there is no database.
@@ -85,7 +91,7 @@ def repair(folder: str) -> Repair:
         shutil.rmtree(scratch, ignore_errors=True)
         done = Repair()
         try:
-            with StoreWriter(scratch) as store:
+            with StoreWriter(scratch) as store, _at_full_length(path):
                 _take_over(path, store, done)
                 _drop_damaged(store, done)
             done.kept = _swap(path, database_path(scratch))
@@ -96,8 +102,30 @@ def repair(folder: str) -> Repair:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(index_path(folder))
     with StoreWriter(folder) as store:
-        refresh_index(store, rebuild=True)
+        refresh_index(store, rebuild=True, progress=progress)
     return done
+
+
+@contextlib.contextmanager
+def _at_full_length(path: str) -> Iterator[None]:
+    """Make a database that was cut short as long as its header says it is, for SQLite reads no shorter one at all.
+
+    What is missing is zeros meanwhile. See "The Database Header", https://sqlite.org/fileformat.html.
+    """
+    with open(path, "rb") as file:
+        header = file.read(100)
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    counted = header[24:28] == header[92:96]  # else an old program wrote it, and not how long it is
+    here, whole = os.path.getsize(path), int.from_bytes(header[28:32], "big") * page_bytes
+    cut = header.startswith(SQLITE_MAGIC) and counted and page_bytes <= here < whole
+    try:
+        if cut:
+            os.truncate(path, whole)
+        yield
+    finally:
+        if cut:
+            os.truncate(path, here)
 
 
 def _take_over(path: str, store: StoreWriter, done: Repair) -> None:

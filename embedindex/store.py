@@ -17,7 +17,7 @@ import numpy as np
 
 from embedindex.arrays import Float16Array, Int64Array
 from embedindex.crawl import SEPARATOR
-from embedindex.database import database_path, open_reader, sqlite_errors, too_new
+from embedindex.database import REPAIR, database_path, open_reader, sqlite_errors, too_new
 from embedindex.errors import IndexDamagedError, display_path
 from embedindex.models.base import ModelIdentity
 from embedindex.records import FILE_COLUMNS, Counts, FileRecord, IndexModel, Label, request_from_json, vectors_hash
@@ -76,7 +76,7 @@ class Store:
             yield
         finally:
             if self._connection.in_transaction:  # SQLite ends it by itself after some errors
-                self._connection.execute("COMMIT")
+                self._rows("COMMIT")
 
     def setting(self, name: str) -> int | str:
         """Return one row of the table ``settings``."""
@@ -301,7 +301,7 @@ class Store:
 
     def integrity_problems(self) -> list[str]:
         """Return what SQLite's own checks find wrong with the database."""
-        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        found = [" ".join(str(row[0]).split()) for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
         return found + [f"a row of {row[0]} refers to nothing" for row in self._rows("PRAGMA foreign_key_check")]
 
     def highest_window(self) -> int:
@@ -334,9 +334,7 @@ class Store:
         data = b"".join(row[0] for row in rows)
         dimension = self._dimension()
         if len(data) != record.n_windows * dimension * 2:
-            raise IndexDamagedError(
-                f"{display_path(record.path)}: its vectors are damaged; touch the file and scan again"
-            )
+            raise IndexDamagedError(f"{display_path(record.path)}: its vectors are damaged; {REPAIR}")
         return np.frombuffer(data, np.float16).reshape(record.n_windows, dimension)
 
     def has_whole_vectors(self, record: FileRecord) -> bool:

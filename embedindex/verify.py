@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedindex.arrays import Int64Array
+from embedindex.database import REPAIR
 from embedindex.errors import IndexDamagedError, display_path
 from embedindex.index import is_view_of
-from embedindex.index_file import Trailer, read_index_file
+from embedindex.index_file import NOTHING_LOST, Trailer, read_index_file
 from embedindex.index_lists import ivf_of, turned
 from embedindex.index_plan import RABITQ_FACTOR_BYTES
 from embedindex.index_refresh import is_recent
@@ -74,11 +75,7 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
                 files += 1
                 if not store.has_whole_vectors(record):
                     problems.append(
-                        Problem(
-                            "database",
-                            f"{display_path(record.path)}: its vectors are damaged",
-                            "touch the file and scan again",
-                        )
+                        Problem("database", f"{display_path(record.path)}: its vectors are damaged", REPAIR)
                     )
             found, windows = _index_problems(store, model, progress or (lambda *_: None))
             problems += found
@@ -87,7 +84,7 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
 
 def _database_problems(store: Store) -> Iterator[Problem]:
     for text in store.integrity_problems():
-        yield Problem("database", text, "run `embedindex verify --repair`, then scan again")
+        yield Problem("database", text, REPAIR)
     for first, count in orphan_vectors(store):
         yield Problem(
             "database",
@@ -110,7 +107,7 @@ def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, in
     try:
         found = read_index_file(store.folder)
     except IndexDamagedError as error:
-        return [Problem("index", str(error), rebuild)], 0
+        return [Problem("index", str(error).removesuffix(f"; {NOTHING_LOST}"), NOTHING_LOST)], 0
     if found is None:
         return ([Problem("index", "there is no search index on disk", rebuild)] if total else []), 0
     index, trailer = found
@@ -124,7 +121,7 @@ def _index_problems(store: Store, model: IndexModel, progress: Callable[[int, in
         compare = _compare if trailer.kind == "flat" else _compare_lists
         return compare(store, index, trailer, progress)
     except IndexDamagedError as error:
-        return [Problem("database", str(error), "touch the files and scan again")], 0
+        return [Problem("database", str(error).removesuffix(f"; {REPAIR}"), REPAIR)], 0
 
 
 def _compare(

@@ -12,6 +12,7 @@ import pytest
 
 from embedindex.database import database_path
 from embedindex.errors import IndexDamagedError
+from embedindex.index_file import index_path
 from embedindex.models import load_model
 from embedindex.records import Label
 from embedindex.repair import needs_repair, repair
@@ -21,7 +22,7 @@ from embedindex.verify import verify
 from embedindex.worker import WorkerSetup
 from embedindex.workers import WorkerPool
 from embedindex.writer import StoreWriter
-from tests.command_line import command
+from tests.command_line import command, refusal
 from tests.indexing import OPTIONS, TINY, make_sound, run_scan
 from tests.storing import open_filled, put
 
@@ -134,3 +135,52 @@ def test_index_that_is_whole_is_not_touched_by_repair(index: str, library: Path)
     assert command("verify", "--repair", "-I", index).status == 0
     assert Path(database_path(index)).read_bytes() == before
     assert sqlite3.connect(database_path(index)).execute("SELECT count(*) FROM files").fetchone() == (1,)
+
+
+def test_database_that_was_cut_short_is_repaired_as_far_as_it_goes(whole: Path, tmp_path: Path) -> None:
+    index = str(tmp_path / "index")
+    shutil.copytree(whole / "index", index)
+    path = Path(database_path(index))
+    with sqlite3.connect(path) as database:
+        pages = [page for (page,) in database.execute("SELECT pageno FROM dbstat WHERE name = 'files' ORDER BY pageno")]
+    os.truncate(path, pages[-2] * PAGE + 100)  # the last page of files is gone
+    before = path.read_bytes()
+    done = repair(index)
+    assert Path(done.kept).read_bytes() == before
+    with Store(index) as store:
+        assert verify(store).problems == ()
+        assert 0 < len(list(store.files())) < FILES
+        assert store.labels_of(record.id for record in store.files())
+    run_scan(index, whole / "library")
+    with Store(index) as store:
+        assert len(list(store.files("status = 'ok'"))) == FILES
+
+
+def test_damage_met_while_a_state_is_read_is_said_as_such(whole: Path, tmp_path: Path) -> None:
+    index = str(tmp_path / "index")
+    shutil.copytree(whole / "index", index)
+    path = Path(database_path(index))
+    with sqlite3.connect(path) as database:
+        (leaf,) = database.execute("SELECT max(pageno) FROM dbstat WHERE name = 'sqlite_schema'").fetchone()
+    data = bytearray(path.read_bytes())
+    data[(leaf - 1) * PAGE : leaf * PAGE] = random.Random(1).randbytes(PAGE)
+    path.write_bytes(data)
+    for arguments in (["verify"], ["similar", whole / "library" / "0" / "0.wav"]):
+        said = refusal(*arguments, "-I", index)
+        assert "the database is damaged" in said
+        assert "embedindex verify --repair" in said
+
+
+def test_damaged_search_index_is_said_once_and_made_again(index: str, library: Path) -> None:
+    make_sound(library / "a.wav")
+    run_scan(index, library)
+    path = Path(index_path(index))
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    said = command("verify", "-I", index).error
+    assert said.count("embedindex rebuild") == 1
+    done = command("verify", "--repair", "-I", index)
+    assert "the search index was made again from the database; nothing is lost" in done.error
+    assert "All is well: 1 file" in done.text
+    assert "made again" not in command("verify", "--repair", "-I", index).error

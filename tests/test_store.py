@@ -247,7 +247,9 @@ def test_damaged_vectors_are_an_error_and_not_an_answer(index: str) -> None:
     execute(index, "UPDATE vectors SET data = substr(data, 1, 120)")  # 15 numbers a window instead of 16
     with Store(index) as store:
         record = store.file(1)
-        with pytest.raises(IndexDamagedError, match=r"/music/a\.wav: its vectors are damaged; touch the file and scan"):
+        with pytest.raises(
+            IndexDamagedError, match=r"/music/a\.wav: its vectors are damaged; run `embedindex verify --repair`"
+        ):
             store.vectors_of(record)
         with pytest.raises(IndexDamagedError, match=r"windows 0 to 3 are damaged; `embedindex verify`"):
             list(store.vector_batches())

@@ -85,7 +85,7 @@ def test_flipped_byte_in_a_vector_is_found_in_both(filled: str, byte: int) -> No
     flip(filled, byte, 0x7F)  # sign and exponent: some become infinite
     database, index = problems(filled)
     assert (database.where, database.what) == ("database", f"/music/1.wav: {DAMAGED}")
-    assert database.remedy == "touch the file and scan again"
+    assert database.remedy == "run `embedindex verify --repair`, then scan again"
     assert index == Problem("index", "vectors between 0 and 117 differ from the database's", REBUILD)
 
 

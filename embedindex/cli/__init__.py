@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from embedindex.cli.console import OutputClosed, say
+from embedindex.cli.interrupts import heed_lost_interrupts
 from embedindex.errors import EmbedindexError, UsageError, display_path
 from embedindex.quiet import quieten_libraries, stderr_descriptor
 
@@ -53,6 +54,7 @@ def main() -> None:
     """Run the command line; the console script."""
     if sys.stderr is None:  # started without one: what is said goes nowhere
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    heed_lost_interrupts()
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     _refuse_empty(arguments)

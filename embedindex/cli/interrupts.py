@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 from embedindex.quiet import stderr_descriptor
+
+# How long after a Ctrl-C that came to nothing it is sent again.
+AGAIN_S = 0.05
+
+
+def heed_lost_interrupts() -> None:
+    """Send a Ctrl-C again that came while Python cleared away an object: there it only says "Exception ignored"."""
+
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            timer = threading.Timer(AGAIN_S, _interrupt)
+            timer.daemon = True
+            timer.start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = again
+
+
+def _interrupt() -> None:
+    if hasattr(signal, "pthread_kill"):  # also wakes a system call
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 class Interrupts:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -14,6 +17,7 @@ from embedindex.cli.options import IndexOption, JsonOption, QuietOption
 from embedindex.errors import UsageError
 
 if TYPE_CHECKING:
+    from embedindex.index_build import Progress
     from embedindex.index_plan import Plan
 
 
@@ -42,14 +46,8 @@ def verify(
     if repair:
         _repair(index_folder(index), quiet=quiet)
 
-    with Store(index_folder(index)) as store, progress_bar(quiet=quiet or json) as bar:
-        task = None if bar is None else bar.add_task("Comparing", total=None, note="")
-
-        def progress(done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=done, total=total, note=f"{done:,} windows")
-
-        verdict = run_verify(store, progress)
+    with Store(index_folder(index)) as store, _told_windows("Comparing", quiet=quiet or json) as told:
+        verdict = run_verify(store, partial(told, "Comparing"))
     if json:
         print_json(
             {
@@ -79,13 +77,20 @@ def _repair(folder: str, *, quiet: bool) -> None:
     from embedindex.verify import verify as run_verify
     from embedindex.writer import StoreWriter
 
-    if not needs_repair(folder):
-        with StoreWriter(folder) as store:
-            if run_verify(store).problems:
-                refresh_index(store, rebuild=True)
-        return
-    done = run_repair(folder)
+    with _told_windows("Checking", quiet=quiet) as told:
+        damaged = needs_repair(folder)
+        if damaged:
+            done = run_repair(folder, told)
+        else:
+            with StoreWriter(folder) as store:
+                again = bool(run_verify(store, partial(told, "Checking")).problems)
+                if again:
+                    refresh_index(store, rebuild=True, progress=told)
     if quiet:
+        return
+    if not damaged:
+        if again:
+            say("embedindex: repaired: the search index was made again from the database; nothing is lost")
         return
     say(f"embedindex: repaired: {amount(done.files, 'file')} whole; the damaged database is kept as {done.kept}")
     if done.again:
@@ -94,6 +99,21 @@ def _repair(folder: str, *, quiet: bool) -> None:
         say("embedindex: other files, with their labels, are lost from the index; scan again to find them")
     elif done.labels_lost:
         say("embedindex: some labels are lost; import them again")
+
+
+@contextmanager
+def _told_windows(text: str, *, quiet: bool) -> Iterator[Progress]:
+    """Show a bar that says `text`; give a function of (what is being done, windows done, windows in all)."""
+    started = time.monotonic()
+    with progress_bar(quiet=quiet) as bar:
+        task = None if bar is None else bar.add_task(text, total=None, note="")
+
+        def told(what: str, done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                rate = done / max(0.1, time.monotonic() - started)
+                bar.update(task, description=what, completed=done, total=total, note=f"{rate:,.0f} windows/s")
+
+        yield told
 
 
 MemoryOption = Annotated[
@@ -141,16 +161,9 @@ def rebuild(
         print_plan(make_plan(windows, model.identity.dimension, memory_bytes or kept[0], share or kept[1]), json=json)
         return
     started = time.monotonic()
-    with StoreWriter(folder) as store, progress_bar(quiet=quiet or json) as bar:
-        task = None if bar is None else bar.add_task("Reading", total=None, note="")
-
-        def progress(what: str, done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                rate = done / max(0.1, time.monotonic() - started)
-                bar.update(task, description=what, completed=done, total=total, note=f"{rate:,.0f} windows/s")
-
+    with StoreWriter(folder) as store, _told_windows("Reading", quiet=quiet or json) as told:
         set_budget(store, memory_bytes, share)
-        refresh_index(store, rebuild=True, progress=progress)
+        refresh_index(store, rebuild=True, progress=told)
     elapsed_s = time.monotonic() - started
     if json:
         print_json({"windows": windows, "seconds": round(elapsed_s, 3)})
