@@ -136,7 +136,8 @@ def unit(rows: Float32Array) -> Float32Array:
 
 def standardised(rows: Float32Array) -> Float32Array:
     """Return `rows` (n, d) with each column centred and scaled to deviation 1, then each row to length 1."""
-    return unit((rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), np.float32(1e-9)))
+    scaled = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), np.float32(1e-9))
+    return unit(np.asarray(scaled, np.float32))
 
 
 def file_vectors(sounds: Sequence[Sound], space: Space) -> Float32Array:

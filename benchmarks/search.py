@@ -151,7 +151,8 @@ def additions(folder: str, library: MadeUpLibrary, count: int) -> list[str]:
     # One half of the queries is like the library, the other like what came.
     near = np.concatenate(rows[: QUERIES // 2]) + 0.01 * random.standard_normal((min(count, QUERIES // 2), 512))
     near = near.astype(np.float32)
-    queries = np.concatenate((library.queries(QUERIES // 2), near / np.linalg.norm(near, axis=1, keepdims=True)))
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    queries = np.asarray(np.concatenate((library.queries(QUERIES // 2), near)), np.float32)
     row = [add_one_by_one(folder, rows)]
     before = index_refresh.WAITING_WINDOWS
     for state in ("waiting", "written", "anew"):

@@ -12,6 +12,7 @@ waveform does not matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ MIN_WHOLE = LIMITS[-1][1]
 # The spread of the bands' gains that still is mild equalisation, and the energy that may lie outside of the overlap.
 MAX_TILT_DB = 3.0
 MAX_OUTSIDE = 0.1
-ComplexArray = npt.NDArray[np.complex128]
+ComplexArray = npt.NDArray[np.complexfloating[Any, Any]]  # of either precision
 _SIXTEENTHS = np.arange(-48, 49) / 16.0
 _LINES = 512
 
@@ -116,7 +117,7 @@ def _in_bands(ours: Float32Array, theirs: Float32Array, sample_rate: int, outsid
     hertz = np.asarray(np.fft.rfftfreq(size, 1 / sample_rate), np.float64)
     band = np.digitize(hertz, BAND_EDGES_HZ).astype(np.int64)
     band[0] = len(BAND_EDGES_HZ)  # a constant is no sound; the last band is beyond the edges
-    cross = np.conj(own) * other
+    cross: ComplexArray = np.conj(own) * other
     cross = cross * _fraction(cross, hertz, band, sample_rate)
     powers = [_per_band(np.square(np.abs(one)), band) for one in (own, other)]
     weakest = [power > QUIET_BAND * power.max() for power in powers]
@@ -137,7 +138,7 @@ def _in_bands(ours: Float32Array, theirs: Float32Array, sample_rate: int, outsid
     )
 
 
-def _per_band(values: Float64Array, band: Int64Array) -> Float64Array:
+def _per_band(values: npt.NDArray[np.floating[Any]], band: Int64Array) -> Float64Array:
     return np.asarray(np.bincount(band, values, len(BAND_EDGES_HZ) + 1)[:-1], np.float64)
 
 

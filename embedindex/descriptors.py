@@ -163,8 +163,7 @@ def rolloff_hz(magnitudes: Float32Array, sample_rate: int, share: float = 0.85) 
 def flatness(power: Float32Array) -> Float32Array:
     """Return geometric / arithmetic mean of the power spectrum (…, frames): 1 for white noise, near 0 for a tone."""
     floored = np.maximum(power, np.float32(POWER_FLOOR))
-    ratio: Float32Array = np.exp(np.mean(np.log(floored), axis=-1)) / np.mean(floored, axis=-1)
-    return ratio
+    return np.asarray(np.exp(np.mean(np.log(floored), axis=-1)) / np.mean(floored, axis=-1), np.float32)
 
 
 def contrast_db(
@@ -207,7 +206,7 @@ def onset_strength(log_mel_db: Float32Array, n_fft: int = N_FFT, hop: int = HOP)
     S. Böck and G. Widmer, "Maximum filter vibrato suppression for onset detection" (DAFx 2013), without the filter,
     as librosa's `onset_strength` does by default. The delay of ``n_fft // (2 * hop)`` frames makes up for centring.
     """
-    rise = np.maximum(np.float32(0.0), np.diff(log_mel_db, axis=-2)).mean(axis=-1)
+    rise = np.asarray(np.maximum(np.float32(0.0), np.diff(log_mel_db, axis=-2)).mean(axis=-1), np.float32)
     delay = 1 + n_fft // (2 * hop)
     padded = np.pad(rise, [(0, 0)] * (rise.ndim - 1) + [(delay, 0)])
     return padded[..., : log_mel_db.shape[-2]]

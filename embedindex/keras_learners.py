@@ -99,7 +99,7 @@ def learn_conv(
     """Return the convolutional network learnt from segments (m, frames, bands); arguments as of `learn_dense`."""
     keras = need_tensorflow("cnn")
     keras.utils.set_random_seed(seed)
-    mean, deviation = float(segments.mean()), float(max(segments.std(), 1e-6))
+    mean, deviation = float(segments.mean()), max(float(segments.std()), 1e-6)
     given = keras.Input((*segments.shape[1:], 1))
     flow = keras.layers.Rescaling(1 / deviation, -mean / deviation)(given)
     convolutions = [keras.layers.Conv2D(filters, 3, padding="same", activation="relu") for filters in FILTERS]

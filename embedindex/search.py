@@ -316,7 +316,7 @@ def _bounds(
     np.add.at(means, (place, phase_of_row[rows[best]]), similarity[best] - floor[rows[best]])
     means /= lengths
     ends = np.cumsum([len(phases) for phases in like])
-    totals = sum(part.max(axis=1) for part in np.split(means, ends[:-1], axis=1)) / len(like)
+    totals = np.sum([part.max(axis=1) for part in np.split(means, ends[:-1], axis=1)], axis=0) / len(like)
     return ids, totals[:-1], float(totals[-1]) if found.all() else -np.inf
 
 

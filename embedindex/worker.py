@@ -145,7 +145,7 @@ def work(
 def _begin(model: Model) -> None:
     """Have a model make all that it needs; for a moment, some take twice the memory, which no sound shares yet."""
     tone = 0.1 * np.sin(0.1 * np.arange(model.identity.window_samples, dtype=np.float32))
-    model.embed(tone[None])
+    model.embed(np.asarray(tone[None], np.float32))
 
 
 class _Pipe:

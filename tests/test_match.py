@@ -29,7 +29,7 @@ def timed(seed: int, windows: int, phases: int, hop_s: float = HOP_S) -> Query:
 def slow_inside(sounds: Sequence[Sound], query: Query, *, standardise: bool, warp: bool) -> dict[str, float]:
     """Return {path: score} by the definition in docs/similar.md."""
     space = reference_space(sounds, standardise)
-    scores = {}
+    scores: dict[str, float] = {}
     for sound in sounds:
         loud = sound.vectors.any(axis=1)
         if sound.missing or not loud.any():
@@ -53,7 +53,7 @@ def slow_whole(sounds: Sequence[Sound], query: Float16Array) -> dict[str, float]
     """Return {path: score} of sounds of up to 16 windows, each of which is then a stretch of its own."""
     plain = reference_space(sounds, False)
     own = unit(query, plain, False)
-    scores = {}
+    scores: dict[str, float] = {}
     for sound in sounds:
         loud = sound.vectors[sound.vectors.any(axis=1)]
         if not sound.missing and len(loud):

@@ -218,7 +218,7 @@ def test_hits_come_when_they_came(made: tuple[Recipe, Path]) -> None:
     from embedindex.remix.frames import describe
 
     recipe, _ = made
-    plain = np.concatenate(list(layer_blocks(recipe, 1))).mean(axis=1)
+    plain = np.asarray(np.concatenate(list(layer_blocks(recipe, 1))).mean(axis=1), np.float32)
     found, wanted = onsets_s(describe(plain)), np.array(seed_sound()[1])
     near = np.abs(found[:, None] - wanted) <= 0.05
     precision, recall = near.any(axis=1).mean(), near.any(axis=0).mean()

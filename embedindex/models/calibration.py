@@ -43,7 +43,7 @@ def _treat(sound: Float64Array, sample_rate: int, random: Generator) -> Float64A
         kept = int(length * random.uniform(0.05, 0.5))
         return np.asarray(np.resize(sound[:kept] * np.linspace(1, 0, kept), length))
     if treatment == 2:  # lossy compression and resampling leave the top empty
-        return _band(sound, sample_rate, 0.0, random.choice([4000.0, 8000.0, 11025.0, 16000.0, 20000.0]))
+        return _band(sound, sample_rate, 0.0, float(random.choice([4000.0, 8000.0, 11025.0, 16000.0, 20000.0])))
     if treatment == 3:  # the start of the sound lies inside the window
         start = int(length * random.uniform(0.1, 0.8))
         return np.concatenate([np.zeros(start), sound[: length - start]])
@@ -77,7 +77,7 @@ def _decay(times: Float64Array, start_s: float, half_life_s: float) -> Float64Ar
 
 
 def _noise(samples: int, sample_rate: int, random: Generator) -> Float64Array:
-    noise = _coloured(samples, random, random.choice([0.0, 0.5, 1.0, 1.5]))
+    noise = _coloured(samples, random, float(random.choice([0.0, 0.5, 1.0, 1.5])))
     if random.random() < 0.5:
         low = 10 ** random.uniform(1.5, 3.7)
         noise = _band(noise, sample_rate, low, low * random.uniform(1.5, 8))

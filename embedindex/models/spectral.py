@@ -287,15 +287,15 @@ def _envelope(level_db: Float32Array) -> Float32Array:
     """Return (n, 5) `ENVELOPE_QUANTILES` over all frames of the level below the loudest frame, not under -RANGE_DB."""
     below = np.maximum(level_db - level_db.max(axis=1, keepdims=True), np.float32(-RANGE_DB))
     ranks = np.rint(np.array(ENVELOPE_QUANTILES) * (below.shape[1] - 1)).astype(np.int64)
-    return np.sort(below, axis=1)[:, ranks]
+    return np.asarray(np.sort(below, axis=1)[:, ranks], np.float32)
 
 
 def _onsets(mel_db: Float32Array, weights: _Weights) -> Float32Array:
     """Return (n, 4): mean, standard deviation and maximum of spectral flux in dB, share of frames that are onsets."""
-    flux = np.maximum(np.float32(0.0), np.diff(mel_db, axis=1)).mean(axis=-1)
+    flux = np.asarray(np.maximum(np.float32(0.0), np.diff(mel_db, axis=1)).mean(axis=-1), np.float32)
     mean = np.sum(flux * weights.step, axis=1)
     onset = flux > mean[:, None] + np.float32(ONSET_DB)
-    columns = [
+    columns: list[Float32Array] = [
         mean,
         _deviation(flux[..., None], weights.step)[:, 0],
         flux.max(axis=1),
