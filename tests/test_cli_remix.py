@@ -97,6 +97,33 @@ def test_recipe_that_was_edited_wrongly_is_refused(place: Path, tmp_path: Path) 
     assert command("render", edited, "-o", tmp_path / "again.wav").status == 0
 
 
+def test_silence_is_said_in_words(place: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "quiet.wav", np.zeros(2 * RATE, np.float32), RATE)
+    ran = command("remix", tmp_path / "quiet.wav", "-o", tmp_path / "out.wav")
+    assert ran.status == 0
+    assert "quiet.wav: is silent from end to end, and so is what is made of it" in ran.error
+    assert ran.text.rstrip().endswith(", silent")
+    assert "LUFS" not in ran.text
+    assert command("render", tmp_path / "out.recipe.json", "-o", tmp_path / "b.wav").text.endswith("b.wav: silent\n")
+
+
+def test_events_behind_the_end_of_their_file_are_named(place: Path, tmp_path: Path) -> None:
+    command("remix", place / "seed.wav", "-o", tmp_path / "out.wav", "--units", "grid:500ms")
+    path = tmp_path / "out.recipe.json"
+    recipe = json.loads(path.read_text())
+    for number in (2, 5):
+        recipe["events"][number].update(source=0, source_start=10**9, follows=False)
+    path.write_text(json.dumps(recipe))
+    ran = command("render", path, "-o", tmp_path / "again.wav")
+    name = recipe["sources"][0]["path"]
+    assert f"events 2, 5 (counted from 0): source_start lies behind the end of {name} (" in ran.error
+    assert ran.error.count("counted from 0") == 1
+    assert command("render", path, "-o", tmp_path / "again.wav", "--quiet").error == ""
+    recipe["events"][2]["source_start"] = recipe["events"][5]["source_start"] = 0
+    path.write_text(json.dumps(recipe))
+    assert command("render", path, "-o", tmp_path / "again.wav").error == ""
+
+
 def test_threads_make_no_difference(place: Path, tmp_path: Path) -> None:
     made = []
     for threads in ("1", "4"):

@@ -190,17 +190,18 @@ def render(
     Example: embedindex render out.recipe.json -o again.wav
     """
     spare_threads()
-    from embedindex.remix.outputs import read_recipe, render_note, render_recipe
+    from embedindex.remix.outputs import beyond_notes, read_recipe, render_note, render_recipe
 
     extras = _extras(labels, events, picture, stems, stems_by, rpp)
     extras.check()
     found = read_recipe(recipe)
     note = render_note(found)
-    if note and not quiet:
-        say(f"embedindex: {recipe}: {note}")
+    if not quiet:
+        for text in (*filter(None, [note]), *beyond_notes(found)):
+            say(f"embedindex: {recipe}: {text}")
     written = render_recipe(found, output, bits=bits, extras=extras)
     if not quiet:
-        print_line(f"{output}: {written.lufs:.1f} LUFS, {written.true_peak_db:.1f} dBTP")
+        print_line(f"{output}: {_level(written.lufs, written.true_peak_db)}")
 
 
 def _extras(labels: bool, events: bool, picture: bool, stems: str | None, stems_by: str, rpp: str | None) -> Extras:
@@ -348,10 +349,16 @@ def summary_line(item: dict[str, Any]) -> str:
         f"{item['going_on']} go on in their file",
     ]
     if "lufs" in item:
-        parts.append(f"{item['lufs']:.1f} LUFS, {item['true_peak_db']:.1f} dBTP")
+        parts.append(_level(item["lufs"], item["true_peak_db"]))
     else:
         parts.append("nothing written")
     return f"{item['output']}: {', '.join(parts)}"
+
+
+def _level(lufs: float, true_peak_db: float) -> str:
+    from embedindex.remix.loudness import SILENT_LUFS
+
+    return f"{lufs:.1f} LUFS, {true_peak_db:.1f} dBTP" if lufs > SILENT_LUFS else "silent"
 
 
 def _required_recipe(recipe: str | None) -> str:

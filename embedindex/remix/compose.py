@@ -13,6 +13,7 @@ import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.audio import AudioReader
+from embedindex.embed import SILENCE
 from embedindex.errors import QueryError, display_path
 from embedindex.index import IndexView
 from embedindex.models.base import Model
@@ -136,6 +137,8 @@ class Composer:
         self._sources, self._numbers = [], {}
         events: list[Event] = []
         notes = list(self.pool.notes) + ([self.seed.note] if self.seed.note else [])
+        if self.seed.peak < SILENCE and not self.seed.is_part:
+            notes.append(f"{display_path(self.seed.path)}: is silent from end to end, and so is what is made of it")
         if change is not None and change.recipe.bent:
             notes += filter(None, [engine_note(change.recipe.bent_with)])
         for layer in range(self._sound.layers):

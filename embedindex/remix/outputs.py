@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from embedindex.arrays import Float32Array
+from embedindex.audio import AudioReader
 from embedindex.crawl import absolute_path
 from embedindex.errors import UsageError, display_path
 from embedindex.figures import require_matplotlib
@@ -27,6 +28,10 @@ from embedindex.remix.separation import parts_at_hand
 from embedindex.remix.stems import check_stems, write_stems
 from embedindex.store import Store
 from embedindex.whole_files import whole_file
+
+# Lengths in headers may be a little off.
+AT_THE_END_S = 0.1
+SHOWN_EVENTS = 8
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,28 @@ def render_note(recipe: Recipe) -> str | None:
         EngineMissingError: python-stretch is not installed, and the recipe needs it.
     """
     return engine_note(recipe.bent_with) if recipe.bent else None
+
+
+def beyond_notes(recipe: Recipe) -> Iterator[str]:
+    """Yield what to say of events that begin behind the end of their file, as its header has it: they are silent."""
+    begins: dict[int, list[int]] = {}
+    for number, event in enumerate(recipe.events):
+        if event.source is not None:
+            begins.setdefault(event.source, []).append(number)
+    for place, numbers in sorted(begins.items()):
+        path = recipe.sources[place].path
+        with AudioReader(path) as reader:
+            facts = reader.facts
+        if facts.duration_s is None:
+            continue
+        end = (facts.duration_s + AT_THE_END_S) * facts.sample_rate
+        late = [str(number) for number in numbers if recipe.events[number].source_start > end]
+        if late:
+            shown = ", ".join(late[:SHOWN_EVENTS]) + (", …" if len(late) > SHOWN_EVENTS else "")
+            yield (
+                f"event{'s' if len(late) > 1 else ''} {shown} (counted from 0): source_start lies behind the end of "
+                f"{display_path(path)} ({facts.duration_s:.3f} s); nothing of it is heard there"
+            )
 
 
 def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
