@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from embedindex.comparing import space_for
 from embedindex.index import IndexView
 from embedindex.likeness import likeness, vectors_as_set
 from embedindex.matching import Order, lay
-from embedindex.narrow import space_for
 from embedindex.query import Query
 from embedindex.search import By, Hit, Match, in_space, path_to_json, way_to_match
 from embedindex.store import Store

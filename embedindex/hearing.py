@@ -24,17 +24,24 @@ LEAST_SILENCE_S = 0.01
 
 @dataclass(frozen=True)
 class Heard:
-    """The windows of a sound from one starting point: (n, dimension) float16, and (n,) their starts in seconds."""
+    """The windows of a sound from one starting point.
+
+    Attributes:
+        vectors: (n, dimension) float16.
+        starts_s: (n,) their starts, seconds.
+        noisy: whether there was noise in it beyond doubt, which was taken away.
+    """
 
     vectors: Float16Array
     starts_s: Float64Array
+    noisy: bool = False
 
     def useful(self, most: int) -> Heard:
         """Return the windows that are not silence; of too many `most`, evenly spread."""
         rows = np.flatnonzero(self.vectors.any(axis=1))
         if len(rows) > most:
             rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
-        return Heard(self.vectors[rows], self.starts_s[rows])
+        return Heard(self.vectors[rows], self.starts_s[rows], self.noisy)
 
 
 def hear(path: bytes, samples: Float32Array, peak: float, model: Model, hop_s: float, first_s: float) -> list[Heard]:
@@ -54,20 +61,21 @@ def hear(path: bytes, samples: Float32Array, peak: float, model: Model, hop_s: f
     points = range(0, hop, max(1, usual // PHASES))
     starts = [start for start in points if not start or count_windows(len(samples) - start, window, hop)]
     onset = onset_sample(samples)
-    cleaned = without_noise(samples)
+    cleaned = without_noise(samples, evenly=not (model.identity.standardise or model.identity.blocks))
+    noisy = cleaned is not None and cleaned.plain
     variants = [(samples, peak, starts)]
     if onset > LEAST_SILENCE_S * rate and onset not in starts:
         variants.append((samples, peak, [onset]))
     if cleaned is not None and cleaned.samples.any():
         # With plain noise in it, a sound is like all that is noisy: then it is heard without only.
-        variants = [] if cleaned.plain else variants
+        variants = [] if noisy else variants
         variants.append((cleaned.samples, float(np.abs(cleaned.samples).max()), starts))
     heard = []
     for sound, top, beginnings in variants:
         for start in beginnings:
             vectors, _ = embed_blocks([sound[start:]], top, model, hop)
             starts_s = window_starts_s(len(vectors), hop / rate, first_s + start / rate)
-            heard.append(Heard(as_stored(path, vectors, model), starts_s))
+            heard.append(Heard(as_stored(path, vectors, model), starts_s, noisy))
     return heard
 
 

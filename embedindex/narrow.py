@@ -78,18 +78,18 @@ class NarrowSpace:
         return unit_rows(everywhere)
 
 
-def space_for(store: Store, view: IndexView, queries: Sequence[Query]) -> Space | NarrowSpace:
-    """Return what queries are compared in inside files: less than the index's space when one of them holds no highs.
+def narrow_for(store: Store, view: IndexView, queries: Sequence[Query]) -> NarrowSpace | None:
+    """Return what queries are compared in when one of them holds no highs; None where there is nothing to leave out.
 
-    Where most sounds of the index hold no more than that either, there is nothing to leave out.
+    There is nothing to leave out where most sounds of the index hold no more than that either.
     """
     widths_hz = [query.bandwidth_hz for query in queries if query.bandwidth_hz is not None]
     narrow = narrow_space(view.model.identity, view.space, min(widths_hz)) if widths_hz else None
     if narrow is None:
-        return view.space
+        return None
     asked = "SELECT AVG(sample_rate > ?) FROM files WHERE status = 'ok'"
     (wider,) = store._row(asked, (2 * min(widths_hz),)) or (None,)
-    return narrow if (wider or 0.0) > MOST else view.space
+    return narrow if (wider or 0.0) > MOST else None
 
 
 def narrow_space(identity: ModelIdentity, space: Space, bandwidth_hz: float) -> NarrowSpace | None:

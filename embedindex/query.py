@@ -74,6 +74,7 @@ class Query:
         length_s: how long the sound (or the part of it that is meant) is; None when unknown.
         offset_s: where that part begins in the sound.
         file: where its bytes are to be read, when that is not `path`.
+        noisy: whether noise was taken away that was in it beyond doubt.
         bandwidth_hz: half its sample rate, of a folder the greatest; None when unknown.
     """
 
@@ -88,6 +89,7 @@ class Query:
     offset_s: float = 0.0
     bandwidth_hz: float | None = None
     file: bytes | None = None
+    noisy: bool = False
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
@@ -202,6 +204,7 @@ class QueryMaker:
             length_s=length_s,
             offset_s=part.start_s,
             bandwidth_hz=None if rate is None else rate / 2,
+            noisy=any(one.noisy for one in loud),
         )
 
     def from_folder(self, path: str | bytes) -> Query:

@@ -16,25 +16,41 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedindex.arrays import Float32Array, Float64Array
+from embedindex.comparing import Compared
 from embedindex.correlation import listening_rate
 from embedindex.errors import AudioError, QueryError
 from embedindex.matching import Phase, Place, places
-from embedindex.narrow import NarrowSpace
 from embedindex.query import Part, Query, part_blocks
 from embedindex.remote_paths import is_remote
 from embedindex.space import Space
 from embedindex.store import Store
+from embedindex.whitening import WhitenedSpace
 from embedindex.whole import Row
 
-# Results, and places, that score less than the best by more than this are not listened to, nor more of them than these.
-# Descriptors alone tell more sounds apart than a network, and noise from its absence, too.
-MARGIN = 0.05
-MARGIN_OF_DESCRIPTORS = 0.15
-MOST_FILES = 5
-MOST_PLACES = 24
-# When nothing was as much as related to the sound so far, it is in none of them.
+
+@dataclass(frozen=True)
+class Reach:
+    """What is listened to.
+
+    Attributes:
+        margin: files and places whose scores are less than the best by no more than this…
+        files: …at most so many files…
+        places: …and places.
+        enough: when nothing was as much as related to the sound in so many places, it is in none of them.
+    """
+
+    margin: float
+    files: int
+    places: int
+    enough: int
+
+
+# Descriptors alone tell more sounds apart than a network, and noise from its absence, too; whitened vectors more still,
+# and are less sure of those that had noise in them.
+USUAL = Reach(0.05, 5, 24, 10)
+AMONG_DESCRIPTORS = Reach(0.15, 5, 24, 10)
+WHITENED = Reach(0.2, 15, 96, 96)
 RELATED = 0.3
-ENOUGH_PLACES = 10
 # Sounds longer than this lie where most of their windows say: so many do not fit two places by chance.
 LONGEST_S = 30.0
 # Places are right to a fraction of a hop; so much around them is listened to, in hops.
@@ -52,6 +68,25 @@ _BETWEEN = np.sinc(_DISTANCES) * np.cos(np.pi * _DISTANCES / (2 * _NEAR + 4)) **
 
 
 @dataclass(frozen=True)
+class _Listened:
+    """A place that is listened to.
+
+    Attributes:
+        row: the number of its file's row.
+        start_s: where in the file the sound would begin.
+        around_s: and by how much that may be wrong.
+        from_s: where the stretch of the file begins that is decoded for this place and those near it.
+        to_s: where it ends.
+    """
+
+    row: int
+    start_s: float
+    around_s: float
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
 class Recognised:
     """The very sound: how well its waveform correlates with the file's, 0 to 1, and where it begins there."""
 
@@ -60,7 +95,7 @@ class Recognised:
 
 
 def recognised_first(
-    store: Store, query: Query, phases: list[Phase], space: Space | NarrowSpace, usual_hop_s: float, rows: list[Row]
+    store: Store, query: Query, phases: list[Phase], space: Compared, usual_hop_s: float, rows: list[Row]
 ) -> list[Row]:
     """Return results with the file that holds the sound itself, where one does, in front and with its exact place.
 
@@ -76,23 +111,29 @@ def recognised_first(
     if length_s is None or length_s > LONGEST_S or query.sources or is_remote(path):
         return rows
     heard: dict[int, Float32Array] = {}
+    stretches: dict[tuple[int, float], Float32Array | None] = {}
     best, first = Recognised(0.0, 0.0), -1
-    for listened, (place, number, hop_s) in enumerate(_places(store, phases, space, usual_hop_s, rows)):
-        if best.correlation >= SURELY or (listened >= ENOUGH_PLACES and best.correlation < RELATED):
+    reach = _reach(space)
+    for listened, place in enumerate(_places(store, phases, space, usual_hop_s, rows, length_s)):
+        if best.correlation >= SURELY or (listened >= reach.enough and best.correlation < RELATED):
             break
-        record = rows[number][1]
+        if listened >= USUAL.places and best.correlation >= LEAST_CORRELATION:
+            break
+        record = rows[place.row][1]
         rate = listening_rate(length_s, record.duration or length_s)
         try:
             if rate not in heard:
                 heard[rate] = _samples(path, query.offset_s, length_s, rate)
         except (AudioError, QueryError):  # the sound itself is gone
             return rows
-        try:
-            found = _at(heard[rate], rate, record.path, place.start_s, AROUND_HOPS * hop_s)
-        except (AudioError, QueryError):  # the file is gone, or ends before what its windows say
+        if (place.row, place.from_s) not in stretches:
+            stretches[place.row, place.from_s] = _stretch(record.path, place, rate)
+        stretch = stretches[place.row, place.from_s]
+        if stretch is None:
             continue
+        found = _at(heard[rate], rate, stretch, place)
         if found.correlation > best.correlation:
-            best, first = found, number
+            best, first = found, place.row
     if best.correlation < LEAST_CORRELATION:
         return rows
     score, record, *_ = rows[first]
@@ -100,36 +141,56 @@ def recognised_first(
 
 
 def _places(
-    store: Store, phases: list[Phase], space: Space | NarrowSpace, usual_hop_s: float, rows: list[Row]
-) -> list[tuple[Place, int, float]]:
-    """Return the places to listen to, the best first, each with the number of its row and the hop of its file."""
+    store: Store, phases: list[Phase], space: Compared, usual_hop_s: float, rows: list[Row], length_s: float
+) -> list[_Listened]:
+    """Return the places to listen to, the best first."""
     found: list[tuple[Place, int, float]] = []
-    descriptors = isinstance(space, Space) and space.kind == "standardised"
-    margin = MARGIN_OF_DESCRIPTORS if descriptors else MARGIN
-    for number, (score, record, *_) in enumerate(rows[:MOST_FILES]):
-        if score < rows[0][0] - margin or not all(len(phase.starts_s) for phase in phases):
+    reach = _reach(space)
+    for number, (score, record, *_) in enumerate(rows[: reach.files]):
+        if score < rows[0][0] - reach.margin or not all(len(phase.starts_s) for phase in phases):
             break
         if not is_remote(record.path):
             theirs = space.apply(store.vectors_of(record))
-            hop_s = record.hop_s or usual_hop_s
-            fitting = places(phases, theirs, hop_s, AROUND_HOPS * hop_s, MOST_PLACES)
-            found += [(place, number, hop_s) for place in fitting]
+            around_s = AROUND_HOPS * (record.hop_s or usual_hop_s)
+            fitting = places(phases, theirs, record.hop_s or usual_hop_s, around_s, reach.places)
+            found += [(place, number, around_s) for place in fitting]
     found.sort(key=lambda one: -one[0].score)
-    return [one for one in found[:MOST_PLACES] if one[0].score >= found[0][0].score - margin]
+    chosen = [one for one in found[: reach.places] if one[0].score >= found[0][0].score - reach.margin]
+    # Those of a file that lie so near to each other that their surroundings meet are decoded at once.
+    shared: dict[int, tuple[float, float]] = {}
+    group: list[int] = []
+    for place in sorted(range(len(chosen)), key=lambda place: (chosen[place][1], chosen[place][0].start_s)):
+        around_s = chosen[place][2]
+        begins_s, ends_s = chosen[place][0].start_s - around_s, chosen[place][0].start_s + length_s + around_s
+        if not group or chosen[group[0]][1] != chosen[place][1] or shared[group[0]][1] < begins_s:
+            group = []
+        group.append(place)
+        from_s = shared[group[0]][0] if len(group) > 1 else begins_s
+        shared |= dict.fromkeys(group, (from_s, ends_s))
+    return [_Listened(number, one.start_s, around_s, *shared[at]) for at, (one, number, around_s) in enumerate(chosen)]
 
 
-def _at(sound: Float32Array, rate: int, path: bytes, start_s: float, around_s: float) -> Recognised:
-    """Return how well a sound, (n,) at a rate, agrees with a file where it does best around a place.
+def _reach(space: Compared) -> Reach:
+    if isinstance(space, WhitenedSpace):
+        return WHITENED
+    return AMONG_DESCRIPTORS if isinstance(space, Space) and space.kind == "standardised" else USUAL
 
-    Raises:
-        AudioError: the file cannot be decoded.
-        QueryError: it ends before the place.
-    """
-    first_s = start_s - around_s
-    there = _samples(path, max(0.0, first_s), len(sound) / rate + 2 * around_s, rate)
-    before = np.zeros(max(0, round(-first_s * rate)), np.float32)
-    correlation, lag = fit(sound, np.concatenate((before, there)), round(around_s * rate))
-    return Recognised(correlation, max(0.0, first_s + lag / rate))
+
+def _stretch(path: bytes, place: _Listened, rate: int) -> Float32Array | None:
+    """Return a file around a place, at a rate; None when it is gone, or ends before what its windows say."""
+    try:
+        there = _samples(path, max(0.0, place.from_s), place.to_s - max(0.0, place.from_s), rate)
+    except (AudioError, QueryError):
+        return None
+    return np.concatenate((np.zeros(max(0, round(-place.from_s * rate)), np.float32), there))
+
+
+def _at(sound: Float32Array, rate: int, stretch: Float32Array, place: _Listened) -> Recognised:
+    """Return how well a sound, (n,) at a rate, agrees with a file's stretch where it does best around a place."""
+    begin = round((place.start_s - place.around_s - place.from_s) * rate)
+    around = round(place.around_s * rate)
+    correlation, lag = fit(sound, stretch[begin : begin + len(sound) + 2 * around], around)
+    return Recognised(correlation, max(0.0, place.from_s + (begin + lag) / rate))
 
 
 def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float, int]:

@@ -20,16 +20,17 @@ import numpy as np
 
 from embedindex.allowed import allowed_windows
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from embedindex.comparing import Compared, space_for
 from embedindex.errors import IndexEmptyError, UsageError, display_path
 from embedindex.filters import Filters
 from embedindex.index import IndexView
 from embedindex.matching import Order, Phase, lay
-from embedindex.narrow import NarrowSpace, space_for
 from embedindex.query import Query
-from embedindex.recognise import MOST_FILES, recognised_first
+from embedindex.recognise import USUAL, recognised_first
 from embedindex.records import FileRecord
 from embedindex.space import Space
 from embedindex.store import Store
+from embedindex.whitening import WhitenedSpace
 from embedindex.whole import MAX_PROPOSED_WINDOWS, By, Match, Row, way_to_match, whole_files
 from embedindex.windows import window_start_s
 
@@ -39,6 +40,8 @@ COMPARED_FILES = 50
 # Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
 CHEAP_SEARCH = 500_000
 CHEAP_COMPARED_FILES = 500
+# Whitening a window costs more than comparing it.
+WHITENED_FILES = 100
 # FAISS keeps vectors as float16: a score it proposes differs by less than this from the exact one.
 PROPOSAL_ERROR = 2e-3
 # Scores that agree in so many digits are equal: the rest depends on the order in which a machine adds.
@@ -76,18 +79,18 @@ class _Question:
     unlike: list[list[Phase]]
     weight: float
     order: Order
-    space: Space | NarrowSpace
+    space: Compared
 
     @property
-    def narrow(self) -> bool:
-        """Whether the index, which compares everything, only guesses at scores."""
-        return isinstance(self.space, NarrowSpace)
+    def guessed(self) -> bool:
+        """Whether the index, which compares in a space of its own, only guesses at scores."""
+        return not isinstance(self.space, Space)
 
     @property
     def rows(self) -> Float32Array:
         """All windows of all phases of the sounds to be like, (n, dimension), as the index is asked for them."""
         rows = np.concatenate([phase.rows for phases in self.like for phase in phases])
-        return self.space.proposals(rows) if isinstance(self.space, NarrowSpace) else rows
+        return rows if isinstance(self.space, Space) else self.space.proposals(rows)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def search(
         raise UsageError(f"the weight of unwanted sounds must be a number above 0, not {unlike_weight:g}")
     way = way_to_match(queries, by, match, warp)
     # Of so many files the waveforms are listened to, where that can tell one sound from its likes.
-    heard = MOST_FILES if (way, by, len(queries), len(unlike), warp) == ("inside", "file", 1, 0, False) else 0
+    heard = USUAL.files if (way, by, len(queries), len(unlike), warp) == ("inside", "file", 1, 0, False) else 0
     selves = tuple(record for query in (*queries, *unlike) for record in query.records)
     with store.snapshot():  # a scan may go on meanwhile
         allowed = allowed_windows(store, view, filters or Filters(), () if include_self else selves)
@@ -195,7 +198,7 @@ def search(
     return hits
 
 
-def in_space(view: IndexView, queries: Sequence[Query], space: Space | NarrowSpace) -> list[list[Phase]]:
+def in_space(view: IndexView, queries: Sequence[Query], space: Compared) -> list[list[Phase]]:
     """Return the phases of queries in a space; the windows of a folder have no order."""
     window_s = view.model.identity.window_s
     asked = []
@@ -225,7 +228,7 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     """Return at least the `k` best windows, in no order: those of the files whose windows FAISS finds first."""
     everything = question.rows
     proposed, compared = PROPOSED_WINDOWS, COMPARED_FILES + k
-    if question.unlike or question.narrow:  # what is found first may be what is unwanted, or not the best
+    if question.unlike or question.guessed:  # what is found first may be what is unwanted, or not the best
         proposed, compared = MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES + k
     depth = min(max(proposed, 2 * k), view.windows)
     scores, windows = view.search(everything, depth, allowed)
@@ -234,7 +237,7 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     best = np.full(len(numbers), -np.inf, np.float32)
     np.maximum.at(best, where, scores[found])
     order = np.argsort(-best, kind="stable")
-    if question.unlike or question.narrow:
+    if question.unlike or question.guessed:
         owners = store.owners_of_windows(numbers)[order]
         files = list(dict.fromkeys(owners[owners >= 0].tolist()))[:compared]
     else:
@@ -250,12 +253,13 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
     exactly from the highest bound down, until the next bound is below the k-th score. Files that were compared are
     left out of the next round of proposals, so that one long file cannot hide all others. In a big index one round has
     to do, as long as it gives `k` files. Unwanted sounds can add at most their weight to a bound (a cosine of -1). In a
-    narrow space there are no bounds: as many files are compared as may be.
+    space that is not the index's own there are no bounds: as many files are compared as may be.
     """
     everything = question.rows
     cheap = len(everything) * view.windows <= CHEAP_SEARCH
-    most = max(CHEAP_COMPARED_FILES if cheap or question.unlike or question.narrow else COMPARED_FILES, 2 * k)
-    least = MAX_PROPOSED_WINDOWS if question.narrow else PROPOSED_WINDOWS
+    most = CHEAP_COMPARED_FILES if cheap or question.unlike or question.guessed else COMPARED_FILES
+    most = max(WHITENED_FILES if isinstance(question.space, WhitenedSpace) else most, 2 * k)
+    least = MAX_PROPOSED_WINDOWS if question.guessed else PROPOSED_WINDOWS
     depth = min(max(least, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
     left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
     rows: list[Row] = []
@@ -274,7 +278,7 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
                 heapq.heappush(best, score)
                 if len(best) > k:
                     heapq.heappop(best)
-            worst = best[0] - PROPOSAL_ERROR if len(best) == k and not question.narrow else -np.inf
+            worst = best[0] - PROPOSAL_ERROR if len(best) == k and not question.guessed else -np.inf
             if record.first_window is not None:
                 left[record.first_window : record.first_window + record.n_windows] = False
         enough = len(best) == k and (not cheap or len(rows) >= most)

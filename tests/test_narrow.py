@@ -10,11 +10,12 @@ import pytest
 import soxr
 
 from embedindex.arrays import Float32Array
+from embedindex.comparing import space_for
 from embedindex.explanation import explain
 from embedindex.index import load_view
 from embedindex.models import ModelRequest, load_model
 from embedindex.models.spectral import BANDED, FORMS, dimension_names, dimensions_below
-from embedindex.narrow import NarrowSpace, narrow_space, space_for
+from embedindex.narrow import NarrowSpace, narrow_space
 from embedindex.query import QueryMaker
 from embedindex.search import Hit, search
 from embedindex.store import Store
