@@ -99,7 +99,8 @@ def judge(heard: Heard, method: str, seed: int) -> dict[str, Any]:
     def neighbours(split: Int64Array) -> Float64Array:
         if alike is None:
             raise ValueError("spectrograms have no likenesses")
-        return cross_fitted(alike, hub_penalties(alike, split, split), labelled.truth, split, K_CHOICES, seed)[0]
+        penalties = hub_penalties(alike, split, split)
+        return cross_fitted(alike, penalties, labelled.truth, split, K_CHOICES, seed, labelled.sources(split))[0]
 
     chances: Callable[[Int64Array], Float64Array] = neighbours
     if method != NEIGHBOURS:

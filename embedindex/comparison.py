@@ -136,7 +136,7 @@ def _neighbours(labelled: Labelled, space: Space, seed: int) -> Chances:
         views = learn_views(labelled.files, labelled.groups, space, seed)
         alike = views.likeness(labelled.files, labelled.files)
         penalties = hub_penalties(alike, split, split)
-        return cross_fitted(alike, penalties, labelled.truth, split, K_CHOICES, seed)[0]
+        return cross_fitted(alike, penalties, labelled.truth, split, K_CHOICES, seed, labelled.sources(split))[0]
 
     return chances
 

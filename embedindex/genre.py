@@ -96,6 +96,7 @@ class Judge:
         space: the index's space.
         views: how alike files are.
         summaries: those of the labelled files, prepared by `views`.
+        sources: (m,) which of them are one witness, see `embedindex.voting`.
         penalties: (m,) what is subtracted from the likeness of each, see `embedindex.voting`.
         teachers: (t,) numbers of the labelled files that the weights and the regression were learnt from.
         regression: what those say together.
@@ -108,6 +109,7 @@ class Judge:
     space: Space
     views: Views
     summaries: Float32Array
+    sources: Int64Array
     penalties: Float32Array
     teachers: Int64Array
     regression: Regression
@@ -154,7 +156,7 @@ class Judge:
 
     def _chances(self, alike: Float32Array, scores: Float64Array, allowed: BoolArray | None = None) -> Float64Array:
         truth = self.labelled.truth
-        (evidence,) = gather_evidence(alike - self.penalties, truth, scores, [self.voter.k], allowed)
+        (evidence,) = gather_evidence(alike - self.penalties, truth, scores, [self.voter.k], allowed, self.sources)
         return self.voter.probabilities(evidence)
 
     def _neighbours(self, alike: Float32Array) -> tuple[Neighbour, ...]:
@@ -250,7 +252,9 @@ def learn_judge(
     centre = space.kind != "standardised"
     familiarity = learn_familiarity(labelled.files, place, alike, teacher_groups, centre=centre)
     summaries = views.summaries(labelled.files)
-    return Judge(labelled, space, views, summaries, penalties, place, regression, voter, familiarity, across_groups)
+    return Judge(
+        labelled, space, views, summaries, groups, penalties, place, regression, voter, familiarity, across_groups
+    )
 
 
 def judge_files(

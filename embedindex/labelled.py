@@ -60,6 +60,11 @@ class Labelled:
         """Return whether judging across groups is possible: any file's label occurs in another group too."""
         return bool(self.judgeable(self.groups).any())
 
+    def sources(self, split: Int64Array) -> Int64Array:
+        """Return (n,) which files are one witness: a group where a split (n,) keeps it together, else each file."""
+        together = all(len(np.unique(split[self.groups == group])) == 1 for group in np.unique(self.groups))
+        return self.groups if together else np.arange(len(self), dtype=np.int64)
+
     def judgeable(self, groups: Int64Array) -> BoolArray:
         """Return (n,) whether a label of the file occurs in another group than its own."""
         count = int(groups.max(initial=-1)) + 1

@@ -1,16 +1,19 @@
 """kNN voting with believable probabilities: what the nearest labelled files say about a file.
 
-Each class is asked for three pieces of evidence: how alike its nearest file is, the mean over its `k` nearest files,
-and what a regression on all likenesses says (`embedindex.regression`). Asking every class for the same number of files
-keeps a big class from winning by numbers. Files that are near to everything (hubs) count for less: half of a labelled
-file's mean likeness to its own 10 nearest is subtracted (as in cross-domain similarity local scaling). A softmax over
-the weighted sums gives the probabilities; its three weights are learnt from the labelled files themselves, each
-predicted by files of other groups only, and a temperature then makes the mean confidence equal to the accuracy. Files
-of one group are right or wrong together, so that the weights move away from the usual ones by the number of groups, not
-of files.
+Each class is asked for three pieces of evidence: how alike its nearest file is, the mean over its `k` nearest sources,
+and what a regression on all likenesses says (`embedindex.regression`). A source is a group of files (folder, album,
+artist), which speaks by the mean of its two nearest files of the class: files that were made together are one witness,
+and that many sources agree says more than that many files do. Asking every class for the same number of sources keeps a
+big class from winning by numbers. Files that are near to everything (hubs) count for less: half of a labelled file's
+mean likeness to its own 10 nearest is subtracted (as in cross-domain similarity local scaling). A softmax over the
+weighted sums gives the probabilities; its three weights are learnt from the labelled files themselves, each predicted
+by files of other groups only, and a temperature then makes the mean confidence equal to the accuracy. Files of one
+group are right or wrong together, so that the weights move away from the usual ones by the number of groups, not of
+files.
 
 Conventions: ``n`` queries, ``m`` labelled files, ``C`` classes. Likenesses are (n, m) float32, see
-`embedindex.likeness`; `truth` is (m, C) bool; `allowed` (n, m) says which files may speak; `groups` are (m,) int64.
+`embedindex.likeness`; `truth` is (m, C) bool; `allowed` (n, m) says which files may speak; `groups` and `sources` are
+(m,) int64.
 
 References:
     D. McFadden, "Conditional logit analysis of qualitative choice behavior" (1974): the softmax with shared weights.
@@ -32,17 +35,19 @@ K_CHOICES = (1, 3, 5, 10, 20)
 # Another number than the usual must explain the labels so much better, in nats a file: the choice is noisy, and costs
 # calibration where it goes wrong.
 USUAL_K = 5
+USUAL_SOURCES = 20  # where a source is more than a file: the more witnesses, the better calibrated
 K_GAIN = 0.1
 HUB_NEIGHBOURS = 10
 HUB_SHARE = 0.5
-PIECES = 3  # of evidence: nearest file, mean of the k nearest, regression
+PIECES = 3  # of evidence: nearest file, mean of the k nearest sources, regression
+FILES_OF_A_SOURCE = 2  # of a class speak for it, the nearest ones
 # Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one, of
 # the regression's one of its own.
 USUAL_WEIGHTS = np.array([1.0, 0.7, 0.7])
 RIDGE = 2.0  # as many groups' worth of doubt
 MAX_STEPS = 50
 FOLDS = 10
-_FAR = np.float32(-2.0)  # less alike than any two files
+_FAR = -2.0  # less alike than any two files
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,7 @@ class Voter:
     """How evidence becomes probabilities.
 
     Attributes:
-        k: how many files of each class make its second piece of evidence.
+        k: how many sources of each class make its second piece of evidence.
         weights: (3,) of the pieces, temperature included.
         log_likelihood: mean over the files it was learnt from; the higher the better.
     """
@@ -100,6 +105,7 @@ def gather_evidence(
     scores: Float64Array,
     ks: Sequence[int],
     allowed: BoolArray | None = None,
+    sources: Int64Array | None = None,
 ) -> list[Evidence]:
     """Return the evidence for each of several numbers of neighbours `ks`.
 
@@ -107,42 +113,66 @@ def gather_evidence(
         likenesses: (n, m), hub penalties subtracted.
         truth: (m, C).
         scores: (n, C) what the regression says.
-        ks: numbers of nearest files of a class.
+        ks: numbers of nearest sources of a class.
         allowed: (n, m); None: all files may speak.
+        sources: (m,) which files are one witness; None: each for itself.
     """
     queries, classes = len(likenesses), truth.shape[1]
-    results = [np.full((queries, classes, PIECES), float(_FAR)) for _ in ks]
+    results = [np.full((queries, classes, PIECES), _FAR) for _ in ks]
     present = np.zeros((queries, classes), bool)
+    sources = np.arange(len(truth), dtype=np.int64) if sources is None else sources
     for number in range(classes):
         members = np.flatnonzero(truth[:, number])
         if not len(members):
             continue
-        theirs = likenesses[:, members]
-        if allowed is None:
-            counts = np.full(queries, len(members))
-        else:
-            may = allowed[:, members]
-            counts = may.sum(axis=1)
-            theirs = np.where(may, theirs, _FAR)
+        nearest, said = _witnesses(likenesses, allowed, members, sources[members])
+        counts = np.isfinite(said).sum(axis=1)
         there = counts > 0
         present[:, number] = there
-        top = _largest(theirs, max(ks))
+        top = _largest(said, max(ks))
         running = np.cumsum(top, axis=1, dtype=np.float64)
         for result, k in zip(results, ks, strict=True):
             used = np.clip(counts, 1, min(k, top.shape[1]))
-            nearest = np.take_along_axis(running, used[:, None] - 1, axis=1)[:, 0] / used
-            pieces = np.stack([top[:, 0], nearest, scores[:, number]], axis=1)
+            mean = np.take_along_axis(running, used[:, None] - 1, axis=1)[:, 0] / used
+            pieces = np.stack([nearest, mean, scores[:, number]], axis=1)
             result[there, number] = pieces[there]
     return [Evidence(result, present) for result in results]
 
 
+def _witnesses(
+    likenesses: Float32Array, allowed: BoolArray | None, members: Int64Array, sources: Int64Array
+) -> tuple[Float32Array, Float32Array]:
+    """Return how alike the nearest file of a class is (n,), and what each of its sources says (n, count).
+
+    Args:
+        likenesses: (n, m).
+        allowed: (n, m) or None.
+        members: numbers of the files of the class.
+        sources: theirs; one of which no file may speak says -inf.
+    """
+    _, starts, sizes = np.unique(np.sort(sources), return_index=True, return_counts=True)
+    members = members[np.argsort(sources, kind="stable")]
+    nearest, said = np.full(len(likenesses), -np.inf, np.float32), []
+    for size in np.unique(sizes):  # sources of one size are heard at once
+        theirs = members[starts[sizes == size][:, None] + np.arange(size)]
+        values = likenesses[:, theirs]
+        if allowed is not None:
+            values = np.where(allowed[:, theirs], values, np.float32(-np.inf))
+        top = _largest(values, FILES_OF_A_SOURCE)
+        nearest = np.maximum(nearest, top[:, :, 0].max(axis=1))
+        heard = np.isfinite(top)
+        mean = np.where(heard, top, 0.0).sum(axis=2) / np.maximum(heard.sum(axis=2), 1)
+        said.append(np.where(heard[:, :, 0], mean, -np.inf).astype(np.float32))
+    return nearest, np.concatenate(said, axis=1)
+
+
 def _largest(values: Float32Array, count: int) -> Float32Array:
-    """Return the `count` largest values of each row, descending."""
-    count = min(count, values.shape[1])
+    """Return the `count` largest values along the last axis, descending."""
+    count = min(count, values.shape[-1])
     if count == 1:
-        return np.asarray(values.max(axis=1, keepdims=True), np.float32)
-    least = values.shape[1] - count
-    return np.asarray(np.sort(np.partition(values, least, axis=1)[:, least:], axis=1)[:, ::-1], np.float32)
+        return np.asarray(values.max(axis=-1, keepdims=True), np.float32)
+    least = values.shape[-1] - count
+    return np.asarray(np.sort(np.partition(values, least, axis=-1)[..., least:], axis=-1)[..., ::-1], np.float32)
 
 
 def _softmax(scores: Float64Array, present: BoolArray) -> Float64Array:
@@ -237,6 +267,7 @@ def choose_voter(
     groups: Int64Array,
     ks: Sequence[int],
     scores: Float64Array,
+    sources: Int64Array | None = None,
 ) -> Voter:
     """Return the voter learnt from labelled files, each predicted by those of other groups.
 
@@ -249,12 +280,15 @@ def choose_voter(
         groups: (m,).
         ks: numbers of neighbours to choose from, by likelihood.
         scores: (m, C) what a regression says of each without its group.
+        sources: (m,) which files are one witness; None: those of a group.
     """
+    sources = groups if sources is None else sources
     allowed = groups[:, None] != groups[None, :]
-    found = gather_evidence(likenesses - penalties, truth, scores, ks, allowed)
+    found = gather_evidence(likenesses - penalties, truth, scores, ks, allowed, sources)
     voters = {k: learn_voter(evidence, truth, groups, k) for evidence, k in zip(found, ks, strict=True)}
     best = max(voters.values(), key=lambda voter: voter.log_likelihood)
-    usual = voters.get(USUAL_K, best)
+    usual_k = USUAL_K if len(np.unique(sources)) == len(sources) else USUAL_SOURCES
+    usual = voters.get(usual_k, best)
     return usual if best.log_likelihood < usual.log_likelihood + K_GAIN else best
 
 
@@ -265,6 +299,7 @@ def cross_fitted(
     groups: Int64Array,
     ks: Sequence[int],
     seed: int = 0,
+    sources: Int64Array | None = None,
 ) -> tuple[Float64Array, list[int]]:
     """Return what labelled files would be taken for by files of other groups, with a voter that never saw their group.
 
@@ -278,10 +313,12 @@ def cross_fitted(
         groups: (m,) int64 from 0.
         ks: numbers of neighbours to choose from.
         seed: of the dealing.
+        sources: (m,) which files are one witness; None: those of a group.
 
     Returns:
         ((m, C) probabilities, the k that was chosen for each part).
     """
+    sources = groups if sources is None else sources
     count = int(groups.max()) + 1 if len(groups) else 0
     dealt = np.random.default_rng(seed).permutation(np.arange(count) % max(1, min(FOLDS, count)))[groups]
     chances = np.zeros(truth.shape)
@@ -290,9 +327,10 @@ def cross_fitted(
     for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts), strict=True):
         outside = np.setdiff1d(np.arange(len(groups)), inside)
         square = likenesses[np.ix_(outside, outside)]
-        voter = choose_voter(square, penalties[outside], truth[outside], groups[outside], ks, taught)
+        taught_by = penalties[outside], truth[outside], groups[outside]
+        voter = choose_voter(square, *taught_by, ks, taught, sources[outside])
         allowed = groups[inside][:, None] != groups[None, :]
-        (evidence,) = gather_evidence(likenesses[inside] - penalties, truth, told, [voter.k], allowed)
+        (evidence,) = gather_evidence(likenesses[inside] - penalties, truth, told, [voter.k], allowed, sources)
         chances[inside] = voter.probabilities(evidence)
         chosen.append(voter.k)
     return chances, chosen

@@ -10,6 +10,7 @@ import pytest
 
 from embedindex.errors import QueryError, UsageError
 from embedindex.evaluate import evaluate, stratified_parts
+from embedindex.genre import learn_judge
 from embedindex.label_store import FileLabel, add_import
 from embedindex.labelled import class_table, load_labelled
 from embedindex.likeness import FileSet, join, likeness, space_of, stretch_rows
@@ -17,6 +18,7 @@ from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.voting import (
     PIECES,
+    USUAL_SOURCES,
     USUAL_WEIGHTS,
     Evidence,
     cross_fitted,
@@ -206,6 +208,45 @@ def test_evidence_is_nearest_mean_of_k_nearest_and_regression() -> None:
     np.testing.assert_allclose(one.pieces[0, 0], [0.5, 0.5, 0.8], atol=1e-6)
     np.testing.assert_allclose(three.pieces[0, 0], [0.5, 0.3, 0.8], atol=1e-6)
     np.testing.assert_array_equal(one.present, [[True, False]])
+
+
+def test_files_of_one_source_are_one_witness() -> None:
+    """Its two nearest files of the class speak for a source; one of which no file may speak is not heard."""
+    likenesses = np.array([[0.9, 0.8, 0.7, 0.2, 0.4, 0.6]], np.float32)
+    truth = np.array([[True, False]] * 5 + [[False, True]])
+    sources, said = np.array([7, 7, 7, 2, 5, 7]), np.array([[0.0, 0.0]])
+    (two, all_of_them) = gather_evidence(likenesses, truth, said, [2, 20], None, sources)
+    np.testing.assert_allclose(two.pieces[0, :, :2], [[0.9, (0.85 + 0.4) / 2], [0.6, 0.6]], atol=1e-6)
+    np.testing.assert_allclose(all_of_them.pieces[0, 0, :2], [0.9, (0.85 + 0.4 + 0.2) / 3], atol=1e-6)
+    some = np.array([[False, False, True, False, True, False]])
+    (heard,) = gather_evidence(likenesses, truth, said, [20], some, sources)
+    np.testing.assert_allclose(heard.pieces[0, 0, :2], [0.7, (0.7 + 0.4) / 2], atol=1e-6)
+    np.testing.assert_array_equal(heard.present, [[True, False]])
+
+
+def test_a_split_that_tears_groups_apart_hears_every_file_for_itself(drums: str) -> None:
+    with Store(drums) as store:
+        labelled = load_labelled(store, space_of(store), "drum", "folder", limit=100)
+    groups, alone = labelled.groups, np.arange(len(labelled))
+    np.testing.assert_array_equal(labelled.sources(groups), groups)
+    np.testing.assert_array_equal(labelled.sources(groups // 2), groups)
+    np.testing.assert_array_equal(labelled.sources(alone // 2), alone)
+
+
+def test_folders_are_witnesses_where_labels_occur_in_several(drums: str) -> None:
+    with Store(drums) as store:
+        judge = learn_judge(store, "drum")
+        np.testing.assert_array_equal(judge.sources, judge.labelled.groups)
+        assert judge.voter.k == USUAL_SOURCES
+        files = judge.labelled.files.part(0, 5)
+        found = judge.judge(files)
+        alike = judge.views.likeness(files, judge.labelled.files)
+        own = files.ids[:, None] != judge.labelled.files.ids[None, :]
+        told, truth = judge.regression.left_out[:5], judge.labelled.truth
+        (evidence,) = gather_evidence(alike - judge.penalties, truth, told, [judge.voter.k], own, judge.labelled.groups)
+        np.testing.assert_allclose(
+            [one.values[0][1] for one in found], judge.voter.probabilities(evidence).max(axis=1), atol=1e-5
+        )
 
 
 def test_plain_vote_is_that_of_scikit_learn() -> None:

@@ -91,11 +91,15 @@ def test_number_of_neighbours_is_the_usual_one_unless_another_is_clearly_better(
     truth, groups = np.eye(3, dtype=bool)[number], np.arange(300) // 6
     noise = random.standard_normal((300, 300)).astype(np.float32)
     nothing, zeros = np.zeros(truth.shape), np.zeros(300, np.float32)  # from the regression, and for hubs
-    assert choose_voter(noise, zeros, truth, groups, (1, 3, 5, 10, 20), nothing).k == 5
+    alone, many = np.arange(300), (1, 3, 5, 10, 20)
+    assert choose_voter(noise, zeros, truth, groups, many, nothing, alone).k == 5
+    assert (
+        choose_voter(noise, zeros, truth, groups, many, nothing).k == 20
+    )  # of folders, of which files are one witness
     # Half of each class says a little about the others, the other half the contrary: the 20 nearest are heard best.
     telling = (number[:, None] == number[None, :]) * np.where(np.arange(300)[None, :] % 6 < 3, 0.5, -0.5)
     faint, ks = (noise + telling).astype(np.float32), (1, 20)
     evidence = gather_evidence(faint, truth, nothing, ks, groups[:, None] != groups[None, :])
     found = [learn_voter(one, truth, groups, k) for one, k in zip(evidence, ks, strict=True)]
     assert found[1].log_likelihood > found[0].log_likelihood + K_GAIN
-    assert choose_voter(faint, zeros, truth, groups, ks, nothing).k == 20
+    assert choose_voter(faint, zeros, truth, groups, ks, nothing, alone).k == 20

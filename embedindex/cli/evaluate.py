@@ -30,7 +30,11 @@ def evaluate(
     ] = "folder",
     k: Annotated[
         Optional[int],  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
-        typer.Option("-k", min=1, help="Neighbours of each label (default: chosen by cross-validation)."),
+        typer.Option(
+            "-k",
+            min=1,
+            help="Nearest folders, or files, of each label that are heard (default: chosen by cross-validation).",
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(help="Also a stratified split into so many parts.")] = 0,
     compare: Annotated[

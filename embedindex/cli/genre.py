@@ -42,7 +42,11 @@ def genre(
     ] = None,
     k: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("-k", min=1, help="Neighbours of each label (default: chosen by cross-validation)."),
+        typer.Option(
+            "-k",
+            min=1,
+            help="Nearest folders, or files, of each label that are heard (default: chosen by cross-validation).",
+        ),
     ] = None,
     group: Annotated[
         str,
