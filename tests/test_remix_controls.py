@@ -12,15 +12,19 @@ import pytest
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import AudioError, QueryError, UsageError
+from embedindex.index import load_view
+from embedindex.query import QueryMaker
 from embedindex.remix.breakpoints import Breakpoints
-from embedindex.remix.compose import Sound
+from embedindex.remix.compose import Composer, Sound
 from embedindex.remix.options import RemixOptions, always
 from embedindex.remix.outputs import write_remix
 from embedindex.remix.recipe import Recipe, from_json, to_json
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.revision import Revision, parse_places, revisions
 from embedindex.remix.sequence import parse_length
+from embedindex.remix.tracks import LISTENING
 from embedindex.remix.units import parse_units
+from embedindex.store import Store
 from tests.command_line import command, refusal
 from tests.indexing import one, write_samples
 from tests.remixing import RATE, compose, remix, samples_of, scan_spectral, texture, write_textures
@@ -199,6 +203,35 @@ def test_a_library_that_broke_whole_without_changing_its_length_is_refused(index
         path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(QueryError, match=r"\(.*texture\d\.wav: could not be read\); run `embedindex scan` again"):
         remix(index, seed, GRID)
+
+
+def test_every_stage_is_told_to_its_end(index: str, library: Path) -> None:
+    write_textures(library, 4, 3.0)
+    scan_spectral(index, library)
+    seed = write_samples(library.parent / "seed.wav", texture(4, 1), RATE)
+    heard: list[tuple[str, int, int]] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        heard.append((what, done, total))
+
+    with Store(index) as store:
+        view = load_view(store)
+        maker = QueryMaker(store, view.model)
+        recipe = Composer(store, view, maker.model, str(seed), GRID, Sound(), told).recipe()
+    write_remix(str(library.parent / "out.wav"), recipe, told=told)
+    seconds = ", seconds of sound"
+    stages = [
+        "Reading the seed" + seconds,
+        LISTENING,
+        "Fitting sounds to units",
+        "Rendering" + seconds,
+        "Writing" + seconds,
+    ]
+    assert list(dict.fromkeys(what for what, _, _ in heard)) == stages
+    for stage in stages:
+        counts = [(done, total) for what, done, total in heard if what == stage]
+        assert counts[-1][0] == counts[-1][1] > 0, stage
+        assert all(done <= total == counts[0][1] for done, total in counts), stage
 
 
 def test_a_source_that_breaks_before_it_is_rendered_leaves_no_half_remix(index: str, library: Path) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from embedindex.cli.console import print_json, print_line, say, warn
 from embedindex.cli.options import IndexOption, JsonOption, QuietOption
-from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, summary_line, told_progress
+from embedindex.cli.remix import BitsOption, ManyGlobs, OutOption, finish, summary_line, told_progress, told_stages
 from embedindex.cli.threads import spare_threads
 
 MaybeFloat = Optional[float]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
@@ -86,7 +86,8 @@ def generate(
             with told_progress("Drifting, seconds of sound", quiet=quiet) as told:
                 recipe = walker.recipe(told, stop)
         go_on = never if stop() else stop
-        item = finish(recipe, output, 0, 1, bits=bits, extras=Extras(), dry_run=dry_run, stop=go_on)
+        with told_stages(quiet=quiet) as stages:
+            item = finish(recipe, output, 0, 1, bits=bits, extras=Extras(), dry_run=dry_run, told=stages, stop=go_on)
     if not quiet:
         for note in recipe.notes:
             say(f"embedindex: {note}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from embedindex.remix.outputs import Extras
     from embedindex.remix.recipe import Recipe
     from embedindex.remix.revision import Revision
+    from embedindex.remix.tracks import Stages
 
 ManyGlobs = Optional[list[str]]  # noqa: UP045 - typer evaluates this at run time, also on Python 3.10
 MaybeText = Optional[str]  # noqa: UP045
@@ -161,11 +163,12 @@ def remix(
         changes = revisions(read_recipe(_required_recipe(recipe)), split, reroll, lock)
     made = []
     targets = [numbered(output, number, variations) for number in range(variations)]
-    for number, found in enumerate(_recipes(seed, index, options, sound, targets, changes, quiet=quiet)):
-        made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run))
-        if not quiet:
-            for note in found.notes:
-                say(f"embedindex: {note}")
+    with told_stages(quiet=quiet) as told:
+        for number, found in enumerate(_recipes(seed, index, options, sound, targets, changes, told)):
+            made.append(finish(found, output, number, variations, bits=bits, extras=extras, dry_run=dry_run, told=told))
+            if not quiet:
+                for note in found.notes:
+                    say(f"embedindex: {note}")
     if json:
         print_json(made)
     elif not quiet:
@@ -199,7 +202,8 @@ def render(
     if not quiet:
         for text in (*filter(None, [note]), *beyond_notes(found)):
             say(f"embedindex: {recipe}: {text}")
-    written = render_recipe(found, output, bits=bits, extras=extras)
+    with told_stages(quiet=quiet) as told:
+        written = render_recipe(found, output, bits=bits, extras=extras, told=told)
     if not quiet:
         print_line(f"{output}: {_level(written.lufs, written.true_peak_db)}")
 
@@ -220,8 +224,7 @@ def _recipes(
     sound: Sound,
     targets: list[str],
     changes: tuple[Revision, ...],
-    *,
-    quiet: bool,
+    told: Stages,
 ) -> Iterator[Recipe]:
     from embedindex.index import load_view
     from embedindex.locations import index_folder
@@ -240,17 +243,13 @@ def _recipes(
         for target in targets:
             guard_library(target, store)
         model = QueryMaker(store, view.model).model
-        listening = "Listening to files for the first time"
         if sound.split:
-            whole = read_seed(seed, WHOLE)
-            with told_progress("Taking the seed apart, seconds of sound", quiet=quiet) as told:
-                files = write_parts(whole.path, folder, told)
-            with told_progress(listening, quiet=quiet) as told:
-                parts = PartsComposer(store, view, model, whole, files, options, sound, told)
+            whole = read_seed(seed, WHOLE, told)
+            files = write_parts(whole.path, folder, partial(told, "Taking the seed apart, seconds of sound"))
+            parts = PartsComposer(store, view, model, whole, files, options, sound, told)
             yield from (parts.recipe(number, changes) for number in range(len(targets)))
             return
-        with told_progress(listening, quiet=quiet) as told:
-            composer = Composer(store, view, model, seed, options, sound, told)
+        composer = Composer(store, view, model, seed, options, sound, told)
         change = changes[0] if changes else None
         yield from (composer.recipe(number, change) for number in range(len(targets)))
 
@@ -271,19 +270,31 @@ def describe_all(folder: str, *, quiet: bool) -> None:
 
 
 @contextmanager
-def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of (done, in all) that shows progress on stderr: a bar on a terminal, a line now and then."""
+def told_stages(*, quiet: bool) -> Iterator[Stages]:
+    """Give a function of (what, done, in all) that shows it on stderr: a bar, or a line now and then."""
     lines = SlowLines()
     with progress_bar(quiet=quiet) as bar:
-        task = None if bar is None else bar.add_task(text, note="", visible=False)
+        task = None if bar is None else bar.add_task("", note="", visible=False)
+        shown = ""
 
-        def told(done: int, total: int) -> None:
+        def told(what: str, done: int, total: int) -> None:
+            nonlocal shown
             if bar is not None and task is not None:
+                if what != shown:  # the time left is told by this stage's own rate
+                    bar.reset(task, description=what)
+                    shown = what
                 bar.update(task, completed=done, total=total, note=f"{done:,} of {total:,}", visible=True)
             elif not quiet:
-                lines.say(f"{text}: {done:,} of {total:,}")
+                lines.say(f"{what}: {done:,} of {total:,}")
 
         yield told
+
+
+@contextmanager
+def told_progress(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of (done, in all) that shows progress as `told_stages` does."""
+    with told_stages(quiet=quiet) as told:
+        yield partial(told, text)
 
 
 def finish(
@@ -295,9 +306,10 @@ def finish(
     bits: str,
     extras: Extras,
     dry_run: bool,
+    told: Stages,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Write a remix, unless nothing is to be written, and return what there is to say of it.
+    """Write a remix, unless nothing is to be written, and return what there is to say of it; `told` hears of the way.
 
     When `stop` says so while it is rendered, it ends there.
     """
@@ -310,7 +322,7 @@ def finish(
         extras.check(recipe)
     else:
         extras = extras.numbered(number, count)
-        recipe, written = write_until(path, recipe, stop, bits=bits, extras=extras)
+        recipe, written = write_until(path, recipe, stop, bits=bits, extras=extras, told=told)
     sounding = [event for event in recipe.events if event.source is not None]
     item: dict[str, Any] = {
         "output": path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from embedindex.index import IndexView
 from embedindex.models.base import Model
@@ -20,7 +21,7 @@ from embedindex.remix.recipe import SPLITS, Event, Recipe, Source
 from embedindex.remix.revision import Revision
 from embedindex.remix.seed import Seed, read_seed
 from embedindex.remix.sources import source_of_seed
-from embedindex.remix.tracks import Told, TrackCache, untold
+from embedindex.remix.tracks import LISTENING, Stages, TrackCache, stages_untold
 from embedindex.remix.units import Cutting
 from embedindex.store import Store
 
@@ -40,7 +41,7 @@ class PartsComposer:
         files: its parts, see `separation.write_parts`.
         options: how to choose, in each part.
         sound: how it is to sound.
-        told: called with (done, in all) while files are described that never were.
+        told: called with what is being done, and how far that is.
 
     Attributes:
         composers: one for each part.
@@ -58,12 +59,12 @@ class PartsComposer:
         files: tuple[bytes, ...],
         options: RemixOptions,
         sound: Sound,
-        told: Told = untold,
+        told: Stages = stages_untold,
     ) -> None:
         self._seed, self._sound = seed, sound
         # A copy of the seed is told by the whole of both, not by a part of one.
         with CoarseStore(store.folder) as kept:
-            pool = Finder(store, view, seed, options, TrackCache(kept), told).pool(model())
+            pool = Finder(store, view, seed, options, TrackCache(kept), partial(told, LISTENING)).pool(model())
         self._notes = pool.notes + ((seed.note,) if seed.note else ())
         self.composers: list[Composer] = []
         for number, (name, file) in enumerate(zip(SPLITS[sound.split], files, strict=True)):

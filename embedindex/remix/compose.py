@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from embedindex.remix.sequence import in_sequence, sequence
 from embedindex.remix.sources import source_of_record, source_of_seed
 from embedindex.remix.spans import with_channels
 from embedindex.remix.stretches import Candidates
-from embedindex.remix.tracks import Told, TrackCache, untold
+from embedindex.remix.tracks import LISTENING, Stages, TrackCache, stages_untold
 from embedindex.remix.units import Cutting
 from embedindex.remix.voices import morphed_unit
 from embedindex.store import Store
@@ -89,7 +90,7 @@ class Composer:
         seed: path of the sound to remix, or that sound, or a part of it.
         options: how to choose.
         sound: how it is to sound.
-        told: called with (done, in all) while files are described that never were.
+        told: called with what is being done, and how far that is.
         excluded: files that must not be used.
 
     Attributes:
@@ -108,13 +109,15 @@ class Composer:
         seed: str | bytes | Seed,
         options: RemixOptions,
         sound: Sound = Sound(),
-        told: Told = untold,
+        told: Stages = stages_untold,
         excluded: tuple[FileRecord, ...] = (),
     ) -> None:
-        self._store, self._view, self._options, self._sound = store, view, options, sound
-        self.seed = seed if isinstance(seed, Seed) else read_seed(seed, options.cutting)
+        self._store, self._view, self._options, self._sound, self._told = store, view, options, sound, told
+        self.seed = seed if isinstance(seed, Seed) else read_seed(seed, options.cutting, told)
         with CoarseStore(store.folder) as kept:
-            self.pool = Finder(store, view, self.seed, options, TrackCache(kept), told, excluded).pool(model())
+            self.pool = Finder(
+                store, view, self.seed, options, TrackCache(kept), partial(told, LISTENING), excluded
+            ).pool(model())
         self._rate = sound.sample_rate or self.seed.sample_rate
         self._steps = sequence(self.seed, self._rate, sound.length_s)
         self._pool = in_sequence(self.pool, self._steps)
@@ -200,6 +203,7 @@ class Composer:
         for found in placer.places(path):
             step, unit = found.step, steps.units[found.step]
             start, frames = steps.bounds[step], steps.frames(step)
+            self._told("Fitting sounds to units", step + 1, len(steps.units))
             if found.candidate != path.places[step]:
                 chosen = self.pool.files[int(pool.candidates[step].files[path.places[step]])]
                 instead = "there is silence instead" if found.record is None else "the next best took its place"

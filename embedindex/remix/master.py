@@ -24,6 +24,7 @@ from embedindex.remix.loudness import (
     to_dbtp,
 )
 from embedindex.remix.recipe import Output
+from embedindex.remix.tracks import Stages, stages_untold
 from embedindex.sound_writing import sound_to
 from embedindex.whole_files import whole_file
 
@@ -78,7 +79,9 @@ def check_target(path: str, bits: str) -> None:
         raise UsageError(f"{display_path(folder)}: cannot be written to; choose another place with -o")
 
 
-def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits: str = "24") -> Written:
+def write_master(
+    path: str, blocks: Iterator[Float32Array], output: Output, bits: str = "24", told: Stages = stages_untold
+) -> Written:
     """Write a sound to `path`, which appears only when it is whole.
 
     Args:
@@ -86,6 +89,7 @@ def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits
         blocks: the sound, ``output.frames`` frames in all.
         output: rate, channels, loudness and ceiling.
         bits: ``"24"`` or ``"float"``.
+        told: called with what is being done, and how many seconds of sound are done.
 
     Raises:
         UsageError: see `check_target`.
@@ -98,15 +102,22 @@ def write_master(path: str, blocks: Iterator[Float32Array], output: Output, bits
         whole_file(path, "choose another place with -o") as temporary,
         tempfile.TemporaryFile(dir=folder, prefix=".embedindex-") as raw,
     ):
-        lufs, offset = _spool(raw, blocks, output)
+        lufs, offset = _spool(raw, blocks, output, told)
         gain_db = 0.0
         if output.lufs is not None and min(lufs, output.lufs) > SILENT_LUFS:
             gain_db = output.lufs - lufs
-        return _fitted(temporary, kind, raw, output, bits, offset, gain_db)
+        return _fitted(temporary, kind, raw, output, bits, offset, gain_db, told)
 
 
 def _fitted(
-    partial: str, kind: str, raw: IO[bytes], output: Output, bits: str, offset: Float64Array, gain_db: float
+    partial: str,
+    kind: str,
+    raw: IO[bytes],
+    output: Output,
+    bits: str,
+    offset: Float64Array,
+    gain_db: float,
+    told: Stages,
 ) -> Written:
     """Write, and write again where the limiter took too much loudness away, let a peak through or made an offset.
 
@@ -114,7 +125,7 @@ def _fitted(
     """
     ceiling_db = output.true_peak_db - MARGIN_DB
     most_db = gain_db + MAKE_UP_DB
-    written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db)
+    written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db, told)
     for attempt in range(PASSES):
         excess_db = written.true_peak_db - output.true_peak_db
         short_lu = output.lufs - written.lufs if output.lufs is not None and written.limited_db > 0 else 0.0
@@ -128,11 +139,11 @@ def _fitted(
             ceiling_db -= excess_db + MARGIN_DB
         if louder:
             gain_db = min(most_db, gain_db + 1.3 * short_lu)
-        written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db)
+        written = _write(partial, kind, raw, output, bits, offset, gain_db, ceiling_db, told)
     return written
 
 
-def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output) -> tuple[float, Float64Array]:
+def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output, told: Stages) -> tuple[float, Float64Array]:
     """Write the samples as they come; return their loudness and the mean of each channel where it is worth removing."""
     meter = LoudnessMeter(output.sample_rate, output.channels)
     total: Float64Array = np.zeros(output.channels)
@@ -142,6 +153,7 @@ def _spool(raw: IO[bytes], blocks: Iterator[Float32Array], output: Output) -> tu
         total += block.sum(axis=0, dtype=np.float64)
         frames += len(block)
         raw.write(np.ascontiguousarray(block, np.float32).tobytes())
+        told("Rendering, seconds of sound", frames // output.sample_rate, output.frames // output.sample_rate)
     if frames != output.frames:
         raise AssertionError(f"{frames} frames were rendered where {output.frames} were due")
     mean = total / max(1, frames)
@@ -157,6 +169,7 @@ def _write(
     offset: Float64Array,
     gain_db: float,
     ceiling_db: float,
+    told: Stages,
 ) -> Written:
     width = 3 if bits == "24" else 4
     if kind == "WAV" and output.frames * output.channels * width > RF64_FROM_BYTES:
@@ -180,6 +193,7 @@ def _write(
             edge = together[-2 * OVERSAMPLING_TAPS :]
             limited = min(limited, least)
             sound.write(kept)
+            told("Writing, seconds of sound", position // output.sample_rate, output.frames // output.sample_rate)
     return Written(
         meter.integrated(),
         to_dbtp(peak),

@@ -26,6 +26,7 @@ from embedindex.remix.recipe import Recipe, check_sources, ended, from_json, jso
 from embedindex.remix.render import mixed_blocks
 from embedindex.remix.separation import parts_at_hand
 from embedindex.remix.stems import check_stems, write_stems
+from embedindex.remix.tracks import Stages, stages_untold
 from embedindex.store import Store
 from embedindex.whole_files import whole_file
 
@@ -166,8 +167,10 @@ def guard_library(path: str, store: Store) -> None:
         raise UsageError(f"{display_path(path)}: would overwrite a sound of the library; choose another -o")
 
 
-def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
-    """Write a remix's audio, recipe and credits, and whatever else is wanted.
+def write_remix(
+    path: str, recipe: Recipe, *, bits: str = "24", extras: Extras = NOTHING, told: Stages = stages_untold
+) -> Written:
+    """Write a remix's audio, recipe and credits, and whatever else is wanted; `told` hears how far that is.
 
     Raises:
         EngineMissingError: a picture is wanted, and matplotlib is not installed.
@@ -175,17 +178,17 @@ def write_remix(path: str, recipe: Recipe, *, bits: str = "24", extras: Extras =
         AudioError: a source cannot be read any more.
         DiskFullError: no space is left.
     """
-    return _write(path, recipe, mixed_blocks, bits, extras)
+    return _write(path, recipe, mixed_blocks, bits, extras, told)
 
 
 Blocks = Callable[[Recipe], Iterator[Float32Array]]
 
 
-def _write(path: str, recipe: Recipe, blocks: Blocks, bits: str, extras: Extras) -> Written:
+def _write(path: str, recipe: Recipe, blocks: Blocks, bits: str, extras: Extras, told: Stages) -> Written:
     guard(path, recipe)
     extras.check(recipe)
     with parts_at_hand(recipe) as whole, sounds_at_hand(whole) as ready:
-        written = write_master(path, blocks(ready), recipe.output, bits)
+        written = write_master(path, blocks(ready), recipe.output, bits, told)
         write_whole(beside(path, ".recipe.json"), (part.encode() for part in json_parts(recipe)))
         write_whole(beside(path, ".credits.csv"), [credits_csv(recipe)])
         extras.write(path, ready, written)
@@ -201,7 +204,13 @@ class _StoppedError(Exception):
 
 
 def write_until(
-    path: str, recipe: Recipe, stop: Callable[[], bool], *, bits: str = "24", extras: Extras = NOTHING
+    path: str,
+    recipe: Recipe,
+    stop: Callable[[], bool],
+    *,
+    bits: str = "24",
+    extras: Extras = NOTHING,
+    told: Stages = stages_untold,
 ) -> tuple[Recipe, Written]:
     """Write a remix as `write_remix` does; when `stop` says so, end it where rendering has come to.
 
@@ -217,10 +226,10 @@ def write_until(
             position += len(block)
 
     try:
-        return recipe, _write(path, recipe, blocks, bits, extras)
+        return recipe, _write(path, recipe, blocks, bits, extras, told)
     except _StoppedError as stopped:
         shorter = ended(recipe, stopped.frames)
-    return shorter, write_remix(path, shorter, bits=bits, extras=extras)
+    return shorter, write_remix(path, shorter, bits=bits, extras=extras, told=told)
 
 
 def labels_of(recipe: Recipe) -> str:
@@ -285,7 +294,9 @@ def beyond_notes(recipe: Recipe) -> Iterator[str]:
             )
 
 
-def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras = NOTHING) -> Written:
+def render_recipe(
+    recipe: Recipe, path: str, *, bits: str = "24", extras: Extras = NOTHING, told: Stages = stages_untold
+) -> Written:
     """Render a recipe again: the same sound, to the bit, as when it was made, unless `render_note` says otherwise.
 
     Raises what `write_remix` raises.
@@ -295,6 +306,6 @@ def render_recipe(recipe: Recipe, path: str, *, bits: str = "24", extras: Extras
     guard(path, recipe)
     extras.check(recipe)
     with parts_at_hand(recipe) as whole, sounds_at_hand(whole) as ready:
-        written = write_master(path, mixed_blocks(ready), recipe.output, bits)
+        written = write_master(path, mixed_blocks(ready), recipe.output, bits, told)
         extras.write(path, ready, written)
     return written

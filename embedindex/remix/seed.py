@@ -21,6 +21,7 @@ from embedindex.models.base import Model
 from embedindex.opening import is_real_folder
 from embedindex.remix.frames import FRAMES_PER_S, RATE, Track, describe_blocks
 from embedindex.remix.qualities import GAIN_LIMIT_DB, PART_LOWEST_DB, Qualities, join_qualities, measure
+from embedindex.remix.tracks import Stages, stages_untold
 from embedindex.remix.units import Cutting, Unit, cut
 from embedindex.windows import fill
 
@@ -72,8 +73,13 @@ class Seed:
         return PART_LOWEST_DB if self.is_part else -GAIN_LIMIT_DB
 
 
-def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
+def read_seed(path: str | bytes, cutting: Cutting, told: Stages = stages_untold) -> Seed:
     """Read and cut a seed.
+
+    Args:
+        path: the file.
+        cutting: how.
+        told: called with what is being done, and how far that is.
 
     Raises:
         PathNotFoundError: there is no such file.
@@ -87,7 +93,7 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
     if not exists(absolute):
         raise PathNotFoundError(f"{display_path(absolute)}: there is no such file; give the path of a sound")
     with AudioReader(absolute, sample_rate=RATE) as reader:
-        track = describe_blocks(reader.blocks())
+        track = describe_blocks(_told_of(reader, told))
         facts = reader.facts
     if not reader.native_frames or not track.samples:
         raise EmptyAudioError(absolute, "there is no sound in it; give another seed")
@@ -110,6 +116,15 @@ def read_seed(path: str | bytes, cutting: Cutting) -> Seed:
         kind=kind,
         note=reader.note,
     )
+
+
+def _told_of(reader: AudioReader, told: Stages) -> Iterator[Float32Array]:
+    done = 0
+    for block in reader.blocks():
+        done += len(block)
+        done_s = done // RATE
+        told("Reading the seed, seconds of sound", done_s, max(done_s, int(reader.facts.duration_s or 0)))
+        yield block
 
 
 def _measured(track: Track, starts: Int64Array, lengths: Int64Array) -> Qualities:

@@ -31,6 +31,14 @@ def untold(done: int, total: int) -> None:
     del done, total
 
 
+Stages = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+LISTENING = "Listening to files for the first time"
+
+
+def stages_untold(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 class TrackCache:
     """The tracks of files.
 
