@@ -40,7 +40,6 @@ K_GAIN = 0.1
 HUB_NEIGHBOURS = 10
 HUB_SHARE = 0.5
 PIECES = 3  # of evidence: nearest file, mean of the k nearest sources, regression
-FILES_OF_A_SOURCE = 2  # of a class speak for it, the nearest ones
 # Where little is known the weights stay near these: a unit of evidence is a standard deviation of the nearest one, of
 # the regression's one of its own.
 USUAL_WEIGHTS = np.array([1.0, 0.7, 0.7])
@@ -142,7 +141,7 @@ def gather_evidence(
 def _witnesses(
     likenesses: Float32Array, allowed: BoolArray | None, members: Int64Array, sources: Int64Array
 ) -> tuple[Float32Array, Float32Array]:
-    """Return how alike the nearest file of a class is (n,), and what each of its sources says (n, count).
+    """Return how alike the nearest file of a class is (n,), and what its sources say (n, count): mean of two.
 
     Args:
         likenesses: (n, m).
@@ -158,21 +157,21 @@ def _witnesses(
         values = likenesses[:, theirs]
         if allowed is not None:
             values = np.where(allowed[:, theirs], values, np.float32(-np.inf))
-        top = _largest(values, FILES_OF_A_SOURCE)
-        nearest = np.maximum(nearest, top[:, :, 0].max(axis=1))
-        heard = np.isfinite(top)
-        mean = np.where(heard, top, 0.0).sum(axis=2) / np.maximum(heard.sum(axis=2), 1)
-        said.append(np.where(heard[:, :, 0], mean, -np.inf).astype(np.float32))
+        if size > 2:
+            values = np.partition(values, size - 2, axis=2)[:, :, -2:]
+        high, low = np.maximum(values[:, :, 0], values[:, :, -1]), np.minimum(values[:, :, 0], values[:, :, -1])
+        nearest = np.maximum(nearest, high.max(axis=1))
+        said.append(np.where(np.isfinite(low), (high + low) / 2, high))
     return nearest, np.concatenate(said, axis=1)
 
 
 def _largest(values: Float32Array, count: int) -> Float32Array:
-    """Return the `count` largest values along the last axis, descending."""
-    count = min(count, values.shape[-1])
+    """Return the `count` largest values of each row, descending."""
+    count = min(count, values.shape[1])
     if count == 1:
-        return np.asarray(values.max(axis=-1, keepdims=True), np.float32)
-    least = values.shape[-1] - count
-    return np.asarray(np.sort(np.partition(values, least, axis=-1)[..., least:], axis=-1)[..., ::-1], np.float32)
+        return np.asarray(values.max(axis=1, keepdims=True), np.float32)
+    least = values.shape[1] - count
+    return np.asarray(np.sort(np.partition(values, least, axis=1)[:, least:], axis=1)[:, ::-1], np.float32)
 
 
 def _softmax(scores: Float64Array, present: BoolArray) -> Float64Array:
