@@ -37,7 +37,8 @@ def test_every_panel_is_drawn_one_below_the_other(sound: Path, tmp_path: Path) -
     assert command("show", sound, "--what", "mel", "-o", tmp_path / "one.png", "-q").status == 0
     wide, high = size(tmp_path / "all.png")
     assert (wide, high > 2000) == (1320, True)
-    assert size(tmp_path / "one.png") == (1320, round(110 * 3.2))
+    wide, high = size(tmp_path / "one.png")
+    assert (wide, abs(high - 110 * 3.2) <= 1) == (1320, True)  # not every matplotlib rounds
 
 
 def test_axes_are_labelled_with_units_and_the_file_is_named(sound: Path, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def told_stages(*, quiet: bool) -> Iterator[Stages]:
             nonlocal shown
             if bar is not None and task is not None:
                 if what != shown:  # the time left is told by this stage's own rate
-                    bar.reset(task, description=what)
+                    bar.reset(task, description=what, total=total, note="")
                     shown = what
                 bar.update(task, completed=done, total=total, note=f"{done:,} of {total:,}", visible=True)
             elif not quiet:
