@@ -2,12 +2,14 @@
 
 Neighbours look at the nearest files only; regression also learns which likenesses mean nothing, because files of every
 label have them. The kernel is the likenesses less what all files have in common. How common a label is says nothing:
-shares of the labels are subtracted, and rare labels count for more, by the square root of how rare they are. What is
+shares of the labels are subtracted, and rare labels count for more, by the square root of how rare they are. Files of
+one source (folder, album, artist) say much the same: what they teach about a label counts for less, by the square root
+of how many they are. What is
 said of a labelled file without its own group needs no learning anew: it follows from the inverse that is there already.
 Nothing of the own group is in it, not even how common its labels are: left in, these would tell what the file is not.
 
-Conventions: ``m`` labelled files, ``C`` classes; likenesses are (m, m) float32, `truth` is (m, C) bool, `groups` are
-(m,) int64.
+Conventions: ``m`` labelled files, ``C`` classes; likenesses are (m, m) float32, `truth` is (m, C) bool, `groups` and
+`sources` are (m,) int64, `trust` is (m,) float64 with a mean of 1: how much each file's labels count.
 
 References:
     C. Saunders, A. Gammerman, V. Vovk, "Ridge regression learning algorithm in dual variables" (1998).
@@ -49,21 +51,27 @@ class Regression:
 
 
 def learn_regression(likenesses: Float32Array, truth: BoolArray, groups: Int64Array) -> Regression:
-    """Return the regression whose ridge does best for files of groups that were left out."""
+    """Return the regression whose ridge does best for files of groups that were left out; a group is a source."""
     shares, (kernel, common) = _shares(truth), _centred(likenesses)
-    mean = shares.mean(axis=0)
+    trust = trust_of(truth, groups)
+    mean = trust @ shares / trust.sum()
     some = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), RIDGE_FILES)).round().astype(np.int64))
     asked = kernel[np.ix_(some, some)]
-    errors = [_left_out(_inverse(asked, ridge), shares[some], groups[some])[1] for ridge in RIDGES]
-    inverse = _inverse(kernel, RIDGES[int(np.argmin(errors))])
-    left_out, _ = _left_out(inverse, shares, groups)
+    told = shares[some], groups[some], trust[some]
+    errors = [_left_out(_inverse(asked, ridge, trust[some]), *told)[1] for ridge in RIDGES]
+    inverse = _inverse(kernel, RIDGES[int(np.argmin(errors))], trust)
+    left_out, _ = _left_out(inverse, shares, groups, trust)
     coefficients = inverse @ (shares - mean) * _weights(mean, len(shares))
     coefficients = coefficients - coefficients.mean(axis=0)
     return Regression(coefficients, -common @ coefficients, left_out)
 
 
 def cross_scores(
-    likenesses: Float32Array, truth: BoolArray, groups: Int64Array, parts: Sequence[Int64Array]
+    likenesses: Float32Array,
+    truth: BoolArray,
+    groups: Int64Array,
+    parts: Sequence[Int64Array],
+    sources: Int64Array | None = None,
 ) -> list[tuple[Float64Array, Float64Array]]:
     """Return for each of several parts of the files what teaches a voter about it, and what it is told.
 
@@ -72,23 +80,36 @@ def cross_scores(
         truth: (m, C).
         groups: (m,).
         parts: numbers of the files of each part, whole groups.
+        sources: (m,); None: the groups.
 
     Returns:
         For each part (scores of the files outside of it, each without its own group and without the part; scores of
         the files inside, each without its own group). The ridge is that which does best outside.
     """
     shares, (kernel, _) = _shares(truth), _centred(likenesses)
+    trust = trust_of(truth, groups if sources is None else sources)
     best = [np.inf] * len(parts)
     found: list[tuple[Float64Array, Float64Array]] = [(shares[:0], shares[:0])] * len(parts)
     for ridge in RIDGES:
-        inverse = _inverse(kernel, ridge)
-        whole, _ = _left_out(inverse, shares, groups)
+        inverse = _inverse(kernel, ridge, trust)
+        whole, _ = _left_out(inverse, shares, groups, trust)
         for number, inside in enumerate(parts):
             outside = np.setdiff1d(np.arange(len(groups)), inside)
-            said, error = _left_out(_without(inverse, inside, outside), shares[outside], groups[outside])
+            told = shares[outside], groups[outside], trust[outside]
+            said, error = _left_out(_without(inverse, inside, outside), *told)
             if error < best[number]:
                 best[number], found[number] = error, (said, whole[inside])
     return found
+
+
+def trust_of(truth: BoolArray, sources: Int64Array) -> Float64Array:
+    """Return (m,) one by the square root of how many files of its source have a file's label, with a mean of 1."""
+    _, place = np.unique(sources, return_inverse=True)
+    counts = np.zeros((int(place.max(initial=-1)) + 1, truth.shape[1]))
+    np.add.at(counts, place, truth)
+    alike = np.where(truth, counts[place], 0.0).sum(axis=1) / np.maximum(truth.sum(axis=1), 1)
+    trust = 1.0 / np.sqrt(np.maximum(alike, 1.0))
+    return np.asarray(trust / trust.mean() if len(trust) else trust, np.float64)
 
 
 def _shares(truth: BoolArray) -> Float64Array:
@@ -109,8 +130,8 @@ def _centred(likenesses: Float32Array) -> tuple[Float64Array, Float64Array]:
     return kernel - common - common[:, None] + common.mean(), common
 
 
-def _inverse(kernel: Float64Array, ridge: float) -> Float64Array:
-    return np.asarray(np.linalg.inv(kernel + ridge * np.eye(len(kernel))), np.float64)
+def _inverse(kernel: Float64Array, ridge: float, trust: Float64Array) -> Float64Array:
+    return np.asarray(np.linalg.inv(kernel + np.diag(ridge / trust)), np.float64)
 
 
 def _without(inverse: Float64Array, gone: Int64Array, kept: Int64Array) -> Float64Array:
@@ -123,7 +144,9 @@ def _without(inverse: Float64Array, gone: Int64Array, kept: Int64Array) -> Float
     )
 
 
-def _left_out(inverse: Float64Array, shares: Float64Array, groups: Int64Array) -> tuple[Float64Array, float]:
+def _left_out(
+    inverse: Float64Array, shares: Float64Array, groups: Int64Array, trust: Float64Array
+) -> tuple[Float64Array, float]:
     """Return ((m, C) the scores of files by a regression learnt without their own group, their mean squared error).
 
     What is said is linear in what was taught, so that shares and a constant are left out side by side, and the means
@@ -132,15 +155,18 @@ def _left_out(inverse: Float64Array, shares: Float64Array, groups: Int64Array) -
     if not len(shares):
         return shares, 0.0
     taught = np.concatenate([shares, np.ones((len(shares), 1))], axis=1)
-    coefficients, total = inverse @ taught, shares.sum(axis=0)
+    coefficients, weighed = inverse @ taught, shares * trust[:, None]
+    total, all_trust = weighed.sum(axis=0), trust.sum()
     # Most often a group is one file; these are done all at once.
     said = taught - coefficients / np.diag(inverse)[:, None]
-    mean = (total - shares) / max(1, len(shares) - 1)
+    # Where nobody else is left, the difference above is only rounding.
+    mean = (total - weighed) / np.maximum(all_trust - trust, 1e-6 * all_trust)[:, None]
     numbers, counts = np.unique(groups, return_counts=True)
     for number in numbers[counts > 1]:
         own = np.flatnonzero(groups == number)
         said[own] = taught[own] - np.linalg.solve(inverse[np.ix_(own, own)], coefficients[own])
-        mean[own] = (total - shares[own].sum(axis=0)) / max(1, len(shares) - len(own))
+        mean[own] = (total - weighed[own].sum(axis=0)) / max(all_trust - trust[own].sum(), 1e-6 * all_trust)
     weights = _weights(mean, len(shares))
     scores = (said[:, :-1] - said[:, -1:] * mean) * weights
-    return scores, float(((scores - (shares - mean) * weights) ** 2).mean())
+    errors = ((scores - (shares - mean) * weights) ** 2).mean(axis=1)
+    return scores, float(errors @ trust / all_trust)

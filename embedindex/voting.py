@@ -323,7 +323,7 @@ def cross_fitted(
     chances = np.zeros(truth.shape)
     chosen = []
     parts = [np.flatnonzero(dealt == part) for part in range(int(dealt.max(initial=-1)) + 1)]
-    for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts), strict=True):
+    for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts, sources), strict=True):
         outside = np.setdiff1d(np.arange(len(groups)), inside)
         square = likenesses[np.ix_(outside, outside)]
         taught_by = penalties[outside], truth[outside], groups[outside]

@@ -24,9 +24,18 @@ def made() -> Files:
     return (rows @ rows.T).astype(np.float32), truth, np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
-def targets(shares: Float64Array) -> tuple[Float64Array, Float64Array]:
+def trust_in(truth: BoolArray, sources: Int64Array) -> Float64Array:
+    """Return (60,) how much the labels of files count: less, the more files their source has with such a label."""
+    counts = [
+        np.mean([(truth[sources == source, label]).sum() for label in np.flatnonzero(row)])
+        for row, source in zip(truth, sources, strict=True)
+    ]
+    return np.asarray(np.power(counts, -0.5) / np.power(counts, -0.5).mean(), np.float64)
+
+
+def targets(shares: Float64Array, trust: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Return (the means of the shares (n, 3) of some files, the weights that rare classes have)."""
-    mean = shares.mean(axis=0)
+    mean = np.average(shares, axis=0, weights=trust)
     return mean, np.sqrt(1 / np.maximum(3 * mean, 1 / len(shares)))
 
 
@@ -37,36 +46,41 @@ def centred(likenesses: Float32Array) -> Float64Array:
 
 
 def learnt_anew(
-    kernel: Float64Array, shares: Float64Array, groups: Int64Array, teachers: Int64Array, ridge: float
+    kernel: Float64Array,
+    shares: Float64Array,
+    groups: Int64Array,
+    trust: Float64Array,
+    teachers: Int64Array,
+    ridge: float,
 ) -> tuple[Float64Array, Float64Array]:
     """Return (60, 3) what scikit-learn says of every file, learnt without the file's group, and what it should."""
     ridges = pytest.importorskip("sklearn.kernel_ridge", reason="scikit-learn is the independent reference")
     said, wanted = np.empty(shares.shape), np.empty(shares.shape)
     for group in np.unique(groups):
         own, others = np.flatnonzero(groups == group), teachers[groups[teachers] != group]
-        mean, weight = targets(shares[others])
+        mean, weight = targets(shares[others], trust[others])
         model = ridges.KernelRidge(alpha=ridge, kernel="precomputed")
-        model.fit(kernel[np.ix_(others, others)], (shares[others] - mean) * weight)
+        model.fit(kernel[np.ix_(others, others)], (shares[others] - mean) * weight, sample_weight=trust[others])
         said[own], wanted[own] = model.predict(kernel[np.ix_(own, others)]), (shares[own] - mean) * weight
     return said, wanted
 
 
 def best(
-    kernel: Float64Array, shares: Float64Array, groups: Int64Array, teachers: Int64Array
+    kernel: Float64Array, shares: Float64Array, groups: Int64Array, trust: Float64Array, teachers: Int64Array
 ) -> tuple[float, Float64Array]:
     """Return (ridge, what is said of every file) of the ridge with the least error on the teachers."""
     errors = {}
     for ridge in RIDGES:
-        said, wanted = learnt_anew(kernel, shares, groups, teachers, ridge)
-        errors[ridge] = float(((said - wanted)[teachers] ** 2).mean())
+        said, wanted = learnt_anew(kernel, shares, groups, trust, teachers, ridge)
+        errors[ridge] = float(np.average(((said - wanted)[teachers] ** 2).mean(axis=1), weights=trust[teachers]))
     chosen = min(RIDGES, key=lambda ridge: errors[ridge])
-    return chosen, learnt_anew(kernel, shares, groups, teachers, chosen)[0]
+    return chosen, learnt_anew(kernel, shares, groups, trust, teachers, chosen)[0]
 
 
 def test_scores_without_the_own_group_are_those_of_learning_anew(made: Files) -> None:
     likenesses, truth, groups = made
-    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
-    _, expected = best(kernel, shares, groups, np.arange(60))
+    kernel, shares, trust = centred(likenesses), truth / truth.sum(axis=1, keepdims=True), trust_in(truth, groups)
+    _, expected = best(kernel, shares, groups, trust, np.arange(60))
     np.testing.assert_allclose(learn_regression(likenesses, truth, groups).left_out, expected, atol=1e-4)
 
 
@@ -74,19 +88,19 @@ def test_ridge_is_asked_of_some_files_spread_over_all(made: Files, monkeypatch: 
     likenesses, truth, groups = made
     some = np.array([0, 15, 30, 44, 59])
     monkeypatch.setattr("embedindex.regression.RIDGE_FILES", len(some))
-    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
-    chosen, _ = best(kernel[np.ix_(some, some)], shares[some], groups[some], np.arange(len(some)))
-    expected, _ = learnt_anew(kernel, shares, groups, np.arange(60), chosen)
+    kernel, shares, trust = centred(likenesses), truth / truth.sum(axis=1, keepdims=True), trust_in(truth, groups)
+    chosen, _ = best(kernel[np.ix_(some, some)], shares[some], groups[some], trust[some], np.arange(len(some)))
+    expected, _ = learnt_anew(kernel, shares, groups, trust, np.arange(60), chosen)
     np.testing.assert_allclose(learn_regression(likenesses, truth, groups).left_out, expected, atol=1e-4)
 
 
 def test_other_files_are_judged_by_all_that_were_learnt_from(made: Files) -> None:
     """Likenesses to labelled files lie higher throughout than those that were learnt from: that says nothing."""
     likenesses, truth, groups = made
-    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
-    chosen, _ = best(kernel, shares, groups, np.arange(60))
-    mean, weight = targets(shares)
-    expected = kernel @ np.linalg.solve(kernel + chosen * np.eye(60), (shares - mean) * weight)
+    kernel, shares, trust = centred(likenesses), truth / truth.sum(axis=1, keepdims=True), trust_in(truth, groups)
+    chosen, _ = best(kernel, shares, groups, trust, np.arange(60))
+    mean, weight = targets(shares, trust)
+    expected = kernel @ np.linalg.solve(kernel + np.diag(chosen / trust), (shares - mean) * weight)
     learnt = learn_regression(likenesses, truth, groups)
     np.testing.assert_allclose(learnt.scores(likenesses), expected, atol=1e-4)
     np.testing.assert_allclose(learnt.scores(likenesses + 0.5), expected, atol=1e-4)
@@ -94,14 +108,23 @@ def test_other_files_are_judged_by_all_that_were_learnt_from(made: Files) -> Non
 
 def test_voters_are_taught_without_the_part_that_they_judge(made: Files) -> None:
     likenesses, truth, groups = made
-    kernel, shares = centred(likenesses), truth / truth.sum(axis=1, keepdims=True)
+    kernel, shares, trust = centred(likenesses), truth / truth.sum(axis=1, keepdims=True), trust_in(truth, groups)
     parts = [np.flatnonzero(groups % 3 == part) for part in range(3)]
     for inside, (taught, told) in zip(parts, cross_scores(likenesses, truth, groups, parts), strict=True):
         outside = np.setdiff1d(np.arange(60), inside)
-        chosen, expected = best(kernel, shares, groups, outside)
+        chosen, expected = best(kernel, shares, groups, trust, outside)
         np.testing.assert_allclose(taught, expected[outside], atol=1e-4)
-        whole, _ = learnt_anew(kernel, shares, groups, np.arange(60), chosen)
+        whole, _ = learnt_anew(kernel, shares, groups, trust, np.arange(60), chosen)
         np.testing.assert_allclose(told, whole[inside], atol=1e-4)
+
+
+def test_files_that_are_each_a_source_are_trusted_alike(made: Files) -> None:
+    likenesses, truth, groups = made
+    parts = [np.flatnonzero(groups % 2 == part) for part in range(2)]
+    (taught, _), _ = cross_scores(likenesses, truth, groups, parts, np.arange(60))
+    kernel, shares, outside = centred(likenesses), truth / truth.sum(axis=1, keepdims=True), parts[1]
+    _, expected = best(kernel, shares, groups, np.ones(60), outside)
+    np.testing.assert_allclose(taught, expected[outside], atol=1e-4)
 
 
 def test_how_common_labels_are_elsewhere_says_nothing() -> None:
