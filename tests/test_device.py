@@ -43,6 +43,7 @@ from tests.indexing import TINY, constant, make_sound, names, records, run_scan,
 from tests.openl3_oracle import write_official_file
 from tests.processes import PATIENCE_S, lives, wait_until
 
+FUSED = ModelRequest("tiny+spectral")
 FILES = 48  # many calls, so that what a device's process says is heard before the last of them
 
 
@@ -464,7 +465,22 @@ def test_openl3_computed_by_another_process_gives_the_same_bits(index: str, libr
     assert model.request.device == "cpu"  # an index does not remember what computed it
 
 
+def test_network_of_a_fused_model_is_computed_by_another_process_with_the_same_bits(
+    index: str, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_scan(index, sounds, request=FUSED)
+    other = str(tmp_path / "other")
+    run_scan(other, sounds, **{**on_device(), "request": FUSED})
+    assert told(caplog) == []
+    assert vectors(other) == vectors(index)
+    broken = replace(FUSED, options=(("broken", "yes"),))  # tells that it is that process which is asked
+    run_scan(str(tmp_path / "broken"), sounds, **{**on_device(), "request": broken})
+    assert len(told(caplog)) == 1
+    assert vectors(str(tmp_path / "broken")) == vectors(index)
+
+
 def test_only_networks_are_computed_elsewhere() -> None:
     assert can_use_device(load_model(TINY))
+    assert can_use_device(load_model(FUSED))
     assert not can_use_device(load_model(ModelRequest("spectral")))
     assert hasattr(AisfxModel, "compute")

@@ -8,11 +8,14 @@ docs/decisions/fused.md.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import cast
+
 import numpy as np
 
 from embedindex.arrays import Float32Array
 from embedindex.errors import UsageError
-from embedindex.models.base import Block, Model, ModelIdentity
+from embedindex.models.base import Block, Model, ModelIdentity, TwoStepModel
 from embedindex.windows import fill
 
 # Raised whenever the numbers of a fused model change for the same two models.
@@ -37,11 +40,41 @@ class FusedModel:
 
     def embed(self, windows: Float32Array) -> Float32Array:
         """Return (n, dimension) float32 for windows (n, window_samples); see `embedindex.models.base.Model`."""
-        first = self._network.identity
-        filled = windows if first.filling == "zero" else _refilled(windows)
-        second = self._descriptors.identity
+        return np.concatenate((self._network.embed(self._filled(windows)), self._described(windows)), axis=1)
+
+    def _filled(self, windows: Float32Array) -> Float32Array:
+        """Return the windows as the network wants them."""
+        return windows if self._network.identity.filling == "zero" else _refilled(windows)
+
+    def _described(self, windows: Float32Array) -> Float32Array:
+        """Return the descriptors of windows, (n, their dimension) float32."""
+        first, second = self._network.identity, self._descriptors.identity
         heard = _resampled(windows, first.sample_rate, second.sample_rate, second.window_samples)
-        return np.concatenate((self._network.embed(filled), self._descriptors.embed(heard)), axis=1)
+        return self._descriptors.embed(heard)
+
+
+class TwoStepFusedModel(FusedModel):
+    """The same where a device can compute the network (`embedindex.models.base.TwoStepModel`)."""
+
+    def __init__(self, network: TwoStepModel, descriptors: Model) -> None:
+        super().__init__(network, descriptors)
+        self._two_step = network
+
+    def prepare(self, windows: Float32Array) -> Float32Array:
+        """Return the network's inputs with the descriptors behind them, (n, numbers) float32."""
+        inputs = self._two_step.prepare(self._filled(windows))
+        return np.concatenate((inputs.reshape(len(inputs), -1), self._described(windows)), axis=1)
+
+    def compute(self, inputs: Float32Array) -> Float32Array:
+        """Return the vectors (n, dimension) for what `prepare` gave, in one call of the network."""
+        descriptors = self._descriptors.identity.dimension
+        first = inputs[:, :-descriptors].reshape(len(inputs), *self._shape)
+        return np.concatenate((self._two_step.compute(first), inputs[:, -descriptors:]), axis=1)
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """What the network's inputs for one window look like."""
+        return self._two_step.prepare(np.zeros((1, self.identity.window_samples), np.float32)).shape[1:]
 
 
 def fuse(network: Model, descriptors: Model) -> FusedModel:
@@ -55,6 +88,8 @@ def fuse(network: Model, descriptors: Model) -> FusedModel:
             f"{network.identity.name} has windows of {network.identity.window_s:g} s, too short for those of "
             f"{descriptors.identity.name}; use it by itself"
         )
+    if hasattr(network, "compute"):
+        return TwoStepFusedModel(cast("TwoStepModel", network), descriptors)
     return FusedModel(network, descriptors)
 
 
