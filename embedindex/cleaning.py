@@ -45,7 +45,7 @@ LEAST_NOISE_DB = -45.0
 # softer, the sound's own background. Measured in docs/decisions/queries.md.
 PLAIN_NOISE_DB = (-30.0, -12.0)
 # A hit that dies away has no noise that is as loud at its end: measured there, too.
-STEADY_DB = 10.0
+STEADY_DB = 15.0
 
 
 def onset_sample(samples: Float32Array) -> int:

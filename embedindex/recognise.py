@@ -55,9 +55,11 @@ RELATED = 0.3
 LONGEST_S = 30.0
 # Places are right to a fraction of a hop; so much around them is listened to, in hops.
 AROUND_HOPS = 0.5
-# Waveforms that correlate less than this are not the same sound; from SURELY on no other is looked for.
+# Waveforms that correlate less than this are not the same sound; from SURELY on no other is looked for, from FOUND on
+# not much further.
 LEAST_CORRELATION = 0.5
 SURELY = 0.995
+FOUND = 0.9
 # Correlations within one part in a hundred are equal: what a tone's are a wave later.
 EQUAL = 0.99
 # Waveforms hardly ever lie sample upon sample: correlations in eighths of a sample are those of samples near by, with
@@ -117,7 +119,7 @@ def recognised_first(
     for listened, place in enumerate(_places(store, phases, space, usual_hop_s, rows, length_s)):
         if best.correlation >= SURELY or (listened >= reach.enough and best.correlation < RELATED):
             break
-        if listened >= USUAL.places and best.correlation >= LEAST_CORRELATION:
+        if listened >= USUAL.places and best.correlation >= FOUND:
             break
         record = rows[place.row][1]
         rate = listening_rate(length_s, record.duration or length_s)

@@ -69,7 +69,7 @@ def test_noise_that_dies_away_is_not_noise_beyond_doubt() -> None:
     # A cymbal: as much noise as in a noisy recording, but none at its end.
     sound = notes()
     noisy = sound + noise(sound, 15.0)
-    decay = np.exp(-2.5 * np.arange(len(sound)) / len(sound)).astype(np.float32)
+    decay = np.exp(-4 * np.arange(len(sound)) / len(sound)).astype(np.float32)  # 23 dB from the first third to the last
     dying, lasting = without_noise(decay * noisy), without_noise(noisy)
     assert dying is not None
     assert lasting is not None
