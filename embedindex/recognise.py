@@ -217,7 +217,7 @@ def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float
 
 def _correlations(own: Float64Array, other: Float64Array) -> Float64Array:
     """Return the correlation of a sound with a longer one, (n - m + 1,), at each place there."""
-    size = 1 << (len(own) + len(other)).bit_length()
+    size = 1 << (len(other) - 1).bit_length()  # where the sound lies wholly inside, nothing wraps around
     products = np.fft.irfft(np.conj(np.fft.rfft(own, size)) * np.fft.rfft(other, size), size)
     sums = np.concatenate(([0.0], np.cumsum(np.square(other))))
     energy = (sums[len(own) :] - sums[: len(sums) - len(own)]) * np.square(own).sum()

@@ -1,4 +1,4 @@
-"""``--model auto``: OpenL3, else aisfx+spectral, else spectral; said in one line; quick without a network."""
+"""``--model auto``: openl3+spectral, else aisfx+spectral, else spectral; said in one line; quick without a network."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_openl3_comes_first_where_its_weights_are(models: Path, tmp_path: Path) 
     music = replace(RELEASES[-1], h5_sha256=hashlib.sha256(content).hexdigest())
     (tmp_path / "w.h5").write_bytes(content)
     import_weights(str(tmp_path / "w.h5"), releases=(music,))
-    assert choose_model(releases=(music,)) == (ModelRequest("openl3"), "the model is openl3")
+    assert choose_model(releases=(music,)) == (ModelRequest("openl3+spectral"), "the model is openl3+spectral")
 
 
 @pytest.mark.network

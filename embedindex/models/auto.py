@@ -1,7 +1,7 @@
 """``--model auto``: OpenL3 where its weights are or can be had, else aisfx likewise, else the built-in spectral model.
 
-aisfx comes with the descriptors (`embedindex.models.fused`), which was measured to be better than either alone
-(docs/decisions/fused.md); of OpenL3 that is not known.
+A network comes with the descriptors (`embedindex.models.fused`): what noise, encoders and low sample rates leave of a
+sound is told by them (docs/decisions/fused.md).
 
 Conventions: what was tried in vain is remembered for ten minutes (``NAME.unreachable`` in the models folder, a text
 with the reason), so that a machine without a network does not wait at every command. Nobody waits longer than a few
@@ -47,7 +47,7 @@ def choose_model(
         return find_aisfx(fetch=may_fetch, progress=progress, patience=PIP_QUICK)
 
     reasons: list[str] = []
-    for model, name, find in (("openl3", "openl3", openl3), ("aisfx+spectral", "aisfx", aisfx)):
+    for model, name, find in (("openl3+spectral", "openl3", openl3), ("aisfx+spectral", "aisfx", aisfx)):
         reason = _try(name, find, fetch)
         if reason is None:
             return ModelRequest(model), _sentence(f"the model is {model}", reasons)
