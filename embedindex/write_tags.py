@@ -107,8 +107,9 @@ def restore(backup: str) -> Iterator[TagChange]:
             lines = [json.loads(line) for line in file]
         entries = [(os.fsencode(line["path"]), tuple(map(str, line["before"]))) for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise PathNotFoundError(
-            f"{display_path(backup)}: is no backup of tags ({error}); give a tags-….jsonl of the index folder"
+            f"{display_path(backup)}: is no backup of tags ({reason}); give a tags-….jsonl of the index folder"
         ) from error
     for path, before in reversed(entries):
         try:

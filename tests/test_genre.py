@@ -15,7 +15,7 @@ from embedindex.label_store import FileLabel, add_import, given_labels
 from embedindex.records import Label
 from embedindex.store import Store
 from embedindex.writer import StoreWriter
-from tests.command_line import Cli, command_line
+from tests.command_line import Cli, command, command_line
 from tests.indexing import one, run_scan, write_samples
 from tests.sounds import noise, sine
 from tests.test_labels import values
@@ -186,8 +186,19 @@ def test_silence_is_unknown(index: str, tones: Path, cli: Cli) -> None:
 
 def test_question_without_labels_says_how_to_make_some(index: str, tones: Path, cli: Cli) -> None:
     assert "label import" in cli("genre", status=1)
-    cli("label", "set", tones, "pitch=all")
-    assert "given a label" in cli("genre", "--key", "pitch", status=1)
+
+
+def test_library_that_is_all_labelled_is_no_error(index: str, tones: Path, cli: Cli) -> None:
+    for name in SOUNDS:
+        for number in range(4):
+            cli("label", "set", tones / "b" / f"{name}{number}.wav", f"pitch={name}")
+    ran = command("genre", "--key", "pitch", "-I", index)
+    assert (ran.status, ran.text) == (0, "")
+    assert ran.error == (
+        "embedindex: every file of the index was given a label of this key; name files to see them judged\n"
+    )
+    assert json.loads(cli("genre", "--key", "pitch", "--json"))["results"] == []
+    assert json.loads(cli("genre", "--key", "pitch", "--json", tones / "a"))["results"]
 
 
 def test_several_labels_are_given_while_half_as_probable_as_the_first() -> None:

@@ -16,6 +16,7 @@ import pytest
 import soundfile as sf
 
 from embedindex.audio import read_audio
+from embedindex.errors import PathNotFoundError
 from embedindex.tags import read_tags
 from tests.sounds import encode, noise, sine
 
@@ -147,3 +148,10 @@ def test_command_writes_the_tags_of_what_it_labelled(
     assert "2 files" in cli("genre", "--restore-tags", backup)
     assert read_tags(library / "low2.flac").genre is None
     assert "genre only" in cli("genre", "--key", "mood", "--write-tags", status=2)
+
+
+def test_backup_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(PathNotFoundError) as said:
+        list(restore(str(tmp_path / "tags-1.jsonl")))
+    reason = "is no backup of tags (No such file or directory); give a tags-….jsonl of the index folder"
+    assert str(said.value) == f"{tmp_path}/tags-1.jsonl: {reason}"

@@ -98,6 +98,8 @@ def genre(
     with Store(index_folder(index)) as store:
         given = given_labels(store, name)
         inside, outside = _files(store, paths, given)
+        if given and not (paths or inside or quiet):
+            say("embedindex: every file of the index was given a label of this key; name files to see them judged")
         explain = verbose or json
         if method is not None:
             from embedindex.cli.genre_trained import judge_by
@@ -127,7 +129,7 @@ def genre(
         print_results(results, name, verbose=verbose)
     else:
         print_counts(results, name)
-    if not quiet:
+    if results and not quiet:
         _say_summary(results, judged, name, number)
     if write_tags:
         from embedindex.cli.genre_tags import write_tags as write
@@ -166,7 +168,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
 
     Raises:
         PathNotFoundError: a path is neither.
-        QueryError: every file has a given label, or a path names only what could not be used.
+        QueryError: a path names only what could not be used.
     """
     from embedindex.archives import exists, is_folder
     from embedindex.crawl import absolute_path
@@ -174,10 +176,7 @@ def _files(store: Store, paths: list[str] | None, given: dict[int, list[str]]) -
     from embedindex.genre import unlabelled
 
     if not paths:
-        records = unlabelled(store, given)
-        if not records and given:
-            raise QueryError("every file of the index was given a label of this key; name files to see them judged")
-        return records, []
+        return unlabelled(store, given), []
     inside: list[FileRecord] = []
     outside: list[bytes] = []
     for path in paths:
