@@ -156,6 +156,20 @@ def test_database_that_was_cut_short_is_repaired_as_far_as_it_goes(whole: Path, 
         assert len(list(store.files("status = 'ok'"))) == FILES
 
 
+def test_length_beyond_all_files_in_the_header_is_refused_or_repaired(whole: Path, tmp_path: Path) -> None:
+    index = str(tmp_path / "index")
+    shutil.copytree(whole / "index", index)
+    path = Path(database_path(index))
+    data = bytearray(path.read_bytes())
+    data[28:32] = b"\xff" * 4  # pages: 16 TiB, which not every file system has files of
+    path.write_bytes(data)
+    try:
+        kept = Path(repair(index).kept)
+    except IndexDamagedError:
+        kept = path
+    assert kept.read_bytes() == bytes(data)
+
+
 def test_damage_met_while_a_state_is_read_is_said_as_such(whole: Path, tmp_path: Path) -> None:
     index = str(tmp_path / "index")
     shutil.copytree(whole / "index", index)
