@@ -26,9 +26,12 @@ import numpy as np
 
 from embedindex.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 
-RIDGES = (0.3, 1.0, 3.0, 10.0)  # a file's likeness to itself is 1
+RIDGES = (0.3, 1.0, 3.0, 10.0)  # ascending; a file's likeness to itself is 1
 # Which ridge does best is asked of so many files; of 3,000 that leaves one great matrix to invert instead of four.
 RIDGE_FILES = 1000
+# Likenesses are no true kernel: the more files, the further below 0 is the least eigenvalue. A ridge must outweigh it
+# by so much that this share of it would do, and else is made so many times greater.
+OUTWEIGHED, STEP = 0.9, 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +61,10 @@ def learn_regression(likenesses: Float32Array, truth: BoolArray, groups: Int64Ar
     some = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), RIDGE_FILES)).round().astype(np.int64))
     asked = kernel[np.ix_(some, some)]
     told = shares[some], groups[some], trust[some]
-    errors = [_left_out(_inverse(asked, ridge, trust[some]), *told)[1] for ridge in RIDGES]
-    inverse = _inverse(kernel, RIDGES[int(np.argmin(errors))], trust)
+    ridges = _usable(RIDGES, asked, trust[some])
+    errors = [_left_out(_inverse(asked, ridge, trust[some]), *told)[1] for ridge in ridges]
+    (ridge,) = _usable([ridges[int(np.argmin(errors))]], kernel, trust)
+    inverse = _inverse(kernel, ridge, trust)
     left_out, _ = _left_out(inverse, shares, groups, trust)
     coefficients = inverse @ (shares - mean) * _weights(mean, len(shares))
     coefficients = coefficients - coefficients.mean(axis=0)
@@ -90,7 +95,7 @@ def cross_scores(
     trust = trust_of(truth, groups if sources is None else sources)
     best = [np.inf] * len(parts)
     found: list[tuple[Float64Array, Float64Array]] = [(shares[:0], shares[:0])] * len(parts)
-    for ridge in RIDGES:
+    for ridge in _usable(RIDGES, kernel, trust):
         inverse = _inverse(kernel, ridge, trust)
         whole, _ = _left_out(inverse, shares, groups, trust)
         for number, inside in enumerate(parts):
@@ -128,6 +133,26 @@ def _centred(likenesses: Float32Array) -> tuple[Float64Array, Float64Array]:
     kernel = (kernel + kernel.T) / 2
     common = kernel.mean(axis=0)
     return kernel - common - common[:, None] + common.mean(), common
+
+
+def _usable(ridges: Sequence[float], kernel: Float64Array, trust: Float64Array) -> list[float]:
+    """Return those of some ridges that outweigh what is negative in the likenesses, or a greater one that does."""
+
+    def outweighs(ridge: float) -> bool:
+        try:
+            np.linalg.cholesky(kernel + np.diag(OUTWEIGHED * ridge / trust))
+        except np.linalg.LinAlgError:  # how it tells that a matrix is not positive definite
+            return False
+        return True
+
+    greater = max(ridges)
+    for number, ridge in enumerate(ridges):
+        if outweighs(ridge):  # and so do all that are greater
+            return list(ridges[number:])
+    enough = np.abs(kernel).sum(axis=1).max(initial=0.0) * trust.max(initial=1.0) / OUTWEIGHED  # by Gershgorin's discs
+    while greater < enough and not outweighs(greater):
+        greater *= STEP
+    return [greater]
 
 
 def _inverse(kernel: Float64Array, ridge: float, trust: Float64Array) -> Float64Array:

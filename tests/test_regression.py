@@ -118,6 +118,26 @@ def test_voters_are_taught_without_the_part_that_they_judge(made: Files) -> None
         np.testing.assert_allclose(told, whole[inside], atol=1e-4)
 
 
+def test_ridge_outweighs_what_makes_likenesses_no_true_kernel(made: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One eigenvalue of -2: with a ridge near 2 nothing would be left of that direction but noise, without end."""
+    likenesses, truth, groups = made
+    direction = np.linalg.svd(centred(likenesses))[0][:, -2]  # of nothing that the files have in common
+    bent = (likenesses - 2.0 * np.outer(direction, direction)).astype(np.float32)
+    assert np.linalg.eigvalsh(centred(bent))[0] == pytest.approx(-2, abs=0.1)
+    kernel, shares, trust = centred(bent), truth / truth.sum(axis=1, keepdims=True), trust_in(truth, groups)
+    monkeypatch.setattr("embedindex.regression.RIDGES", (1.0, 2.0))
+    expected, _ = learnt_anew(kernel, shares, groups, trust, np.arange(60), 6.0)
+    np.testing.assert_allclose(learn_regression(bent, truth, groups).left_out, expected, atol=1e-4)
+    parts = [np.flatnonzero(groups % 2 == part) for part in range(2)]
+    for inside, (_, told) in zip(parts, cross_scores(bent, truth, groups, parts), strict=True):
+        np.testing.assert_allclose(told, expected[inside], atol=1e-4)
+    # Of the few files that are asked the small one seems to do.
+    monkeypatch.setattr("embedindex.regression.RIDGES", (1.0,))
+    monkeypatch.setattr("embedindex.regression.RIDGE_FILES", 5)
+    expected, _ = learnt_anew(kernel, shares, groups, trust, np.arange(60), 3.0)
+    np.testing.assert_allclose(learn_regression(bent, truth, groups).left_out, expected, atol=1e-4)
+
+
 def test_files_that_are_each_a_source_are_trusted_alike(made: Files) -> None:
     likenesses, truth, groups = made
     parts = [np.flatnonzero(groups % 2 == part) for part in range(2)]
