@@ -149,15 +149,17 @@ def test_sound_in_an_archive_has_no_address(tmp_path: Path) -> None:
     assert {bool(file["url"]) for file in files if "packed.zip" not in file["path"]} == {True}
 
 
-# What a browser has, for the page's script: everything there is to call does nothing.
+# What a browser has, for the page's script: everything there is to call does nothing. `made` are the elements made.
 BROWSER = """
 const nothing = new Proxy(function () {}, {
   get: (_, name) => name === Symbol.toPrimitive ? () => 0 : nothing, set: () => true, apply: () => nothing,
   construct: () => nothing,
 });
+const made = [];
 const document = {
   getElementById: id => id === "data" ? { textContent: DATA } : nothing,
-  createElement: () => nothing, createTextNode: () => nothing,
+  createElement: () => made[made.push({ style: {}, append() {}, addEventListener() {}, classList: nothing }) - 1],
+  createTextNode: () => nothing,
 };
 const window = { innerWidth: 1000, innerHeight: 1000, addEventListener: () => {} };
 const Audio = nothing, requestAnimationFrame = () => {};
@@ -193,6 +195,12 @@ def test_copies_of_a_file_are_told_of_and_played_in_turn(tmp_path: Path) -> None
 
     assert page(f"together({copies[1]})") == sorted(copies)
     assert page(f"together({names.index('0.wav')})") == [names.index("0.wav")]
+    at = f"{{ clientX: toScreen({copies[0]})[0], clientY: toScreen({copies[0]})[1] }}"
+    told = page(f"(hover({at}), made.slice(-3).map(one => one.textContent))")
+    first = told[0]
+    others = [names[one] for one in sorted(copies) if names[one] != first]
+    assert first in ("2.wav", "again.wav", "and again.wav")
+    assert told[2] == f"and 2 more in this place (click again for the next): {', '.join(others)}"
     clicks = page(f"[1, 2, 3, 4].map(() => turn(nearest(...toScreen({copies[0]}))))")
     assert sorted(clicks[:3]) == sorted(copies)
     assert clicks[3] == clicks[0]
