@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from embedindex.figures import new_figure, save
 
 
+def kept_step(history: Sequence[dict[str, float]]) -> int:
+    """Return the step, counted from 1, whose classifier was kept: the one of the lowest loss that decided.
+
+    Networks are kept by their calibrated loss, which goes on falling where they only grow too sure of themselves.
+    """
+    losses = [line.get("val_calibrated_loss", line["val_loss"]) for line in history]
+    return 1 + losses.index(min(losses))
+
+
 def plot_history(history: Sequence[dict[str, float]], path: str, title: str) -> None:
     """Write the picture.
 
     Args:
-        history: a line for each step, with ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``.
+        history: a line for each step, with ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``; of networks with
+            ``val_calibrated_loss``, too.
         path: of the PNG.
         title: above it.
 
@@ -25,8 +35,9 @@ def plot_history(history: Sequence[dict[str, float]], path: str, title: str) -> 
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(steps, [line[name] for line in history], label="learnt from")
         axes.plot(steps, [line[f"val_{name}"] for line in history], label="validation")
-        best = min(range(len(history)), key=lambda number: history[number]["val_loss"])
-        axes.axvline(best + 1, color="grey", linestyle=":", label="kept")
+        if f"val_calibrated_{name}" in history[0]:
+            axes.plot(steps, [line[f"val_calibrated_{name}"] for line in history], label="validation, calibrated")
+        axes.axvline(kept_step(history), color="grey", linestyle=":", label="kept")
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         axes.legend()

@@ -154,6 +154,7 @@ def _fit(
                 for first in range(0, len(held_inputs), PREDICTED_AT_ONCE)
             ]
             loss = calibrated_loss(np.concatenate(said), held_label, held_weight)
+            history[-1]["val_calibrated_loss"] = loss
             if loss < self.best:
                 self.best, self.best_epoch, self.weights = loss, epoch, self.model.get_weights()
             elif epoch - self.best_epoch >= PATIENCE:

@@ -21,6 +21,8 @@ from embedindex.classifier_graph import NeighboursClassifier, Scaling, rows_grap
 from embedindex.classifier_rows import SEGMENT_SAMPLES, embedding_row, segments
 from embedindex.errors import ModelError, QueryError, UsageError
 from embedindex.fitting import Material, fit, temperature_of, tempered
+from embedindex.history_plot import kept_step
+from embedindex.keras_learners import MAX_EPOCHS, PATIENCE
 from embedindex.label_store import FileLabel, add_import, given_labels
 from embedindex.learners import BOOSTING_STEPS, TREES, expanded, learn, learn_boosting, parts_of
 from embedindex.records import Label
@@ -358,6 +360,15 @@ def test_missing_tensorflow_is_said_before_anything_is_read(drums: str) -> None:
     assert (ran.status, "pip install 'embedindex[tensorflow]'" in ran.error) == (1, True)
 
 
+def test_step_that_is_said_to_be_kept_is_the_one_that_was() -> None:
+    rising = [{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]
+    assert kept_step(rising) == 2
+    calibrated = [
+        {**line, "val_calibrated_loss": loss} for line, loss in zip(rising, (2.0, 1.0, 0.5, 0.7), strict=True)
+    ]
+    assert kept_step(calibrated) == 3
+
+
 @needs_tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "on"), [("mlp", "features"), ("mlp", "embeddings"), ("cnn", "segments")])
@@ -366,7 +377,8 @@ def test_neural_networks_learn_and_are_used_without_keras(drums: str, tmp_path: 
     arguments = ("--index", drums, "--key", "drum", "--method", method)
     told = command("train", *arguments, "--on", on, "--plot", picture, "--json").json
     assert told["test"]["accuracy"] >= 0.5
-    assert set(told["history"][0]) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(told["history"][0]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "val_calibrated_loss"}
+    assert len(told["history"]) in (kept_step(told["history"]) + PATIENCE, MAX_EPOCHS)
     assert picture.read_bytes().startswith(b"\x89PNG")
     judged = command("genre", *arguments, "--json").json
     assert len(judged["results"]) == 6
