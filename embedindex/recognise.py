@@ -62,10 +62,12 @@ SURELY = 0.995
 FOUND = 0.9
 # Correlations within one part in a hundred are equal: what a tone's are a wave later.
 EQUAL = 0.99
+# Places whose samples correlate by less than this share of the best are no better between samples.
+NEARLY = 0.75
 # Waveforms hardly ever lie sample upon sample: correlations in eighths of a sample are those of samples near by, with
 # the weights of band-limited interpolation (a sinc in Hann's window).
 _NEAR = 16
-_DISTANCES = np.arange(-8, 9)[:, None] / 8 - np.arange(-_NEAR, _NEAR + 1)
+_DISTANCES = np.arange(-4, 5)[:, None] / 8 - np.arange(-_NEAR, _NEAR + 1)
 _BETWEEN = np.sinc(_DISTANCES) * np.cos(np.pi * _DISTANCES / (2 * _NEAR + 4)) ** 2
 
 
@@ -208,11 +210,14 @@ def fit(sound: Float32Array, around: Float32Array, expected: int) -> tuple[float
     differences = (np.diff(samples, prepend=0.0) for samples in (own, other))
     pair = (_correlations(own, other), _correlations(*differences))
     likeness = (np.abs(pair[0]) + np.abs(pair[1])) / 2
-    best = int(likeness.argmax())
-    between = sum(np.abs(_BETWEEN @ np.pad(one, _NEAR)[best : best + 2 * _NEAR + 1]) for one in pair) / 2
-    equal = np.flatnonzero(likeness >= EQUAL * likeness[best])
-    lag = int(equal[np.abs(equal - expected).argmin()])
-    return min(1.0, float(np.max(between))), lag
+    # Highs lose much by half a sample: what is best between samples need not be at one.
+    lags = np.flatnonzero(likeness >= NEARLY * likeness.max())
+    near = np.arange(2 * _NEAR + 1)
+    between = sum(np.abs(np.pad(one, _NEAR)[lags[:, None] + near] @ _BETWEEN.T) for one in pair) / 2
+    inside = (lags >= _NEAR) & (lags < len(likeness) - _NEAR)  # next to the ends there is nothing to go by
+    best = np.minimum(1.0, np.where(inside, np.max(between, axis=1), likeness[lags]))
+    equal = lags[best >= EQUAL * best.max()]
+    return float(best.max()), int(equal[np.abs(equal - expected).argmin()])
 
 
 def _correlations(own: Float64Array, other: Float64Array) -> Float64Array:

@@ -151,6 +151,21 @@ def test_a_sound_a_fraction_of_a_sample_later_fits_as_well(by: float) -> None:
     assert abs(lag - 500 - by) <= 1
 
 
+def test_the_sound_itself_half_a_sample_off_fits_better_than_its_like_upon_a_sample() -> None:
+    spectra = [np.fft.rfft(noise(1.0, TINY_RATE, seed=seed)) for seed in (1, 2)]
+    share = np.fft.rfftfreq(TINY_RATE) * 2
+    band = (share > 0.3) & (share < 0.7)
+    sound, other, later = (
+        np.fft.irfft(one * band, TINY_RATE)[2000:6000].astype(np.float32)
+        for one in (*spectra, spectra[0] * np.exp(-1j * np.pi * share / 2))
+    )
+    like = np.float32(0.8) * sound + np.float32(0.6) * other
+    pause = np.zeros(1000, np.float32)
+    correlation, lag = fit(sound, np.concatenate((pause, like, pause, later, pause)), 1000)
+    assert lag in (6000, 6001)
+    assert correlation > 0.95
+
+
 def test_a_tone_that_is_not_where_it_was_expected_fits_no_worse() -> None:
     tone = sine(500, 1.0, TINY_RATE)
     original, other = tone + noise(1.0, TINY_RATE, seed=1, level=0.03), tone + noise(1.0, TINY_RATE, seed=2, level=0.03)
