@@ -40,8 +40,10 @@ COMPARED_FILES = 50
 # Where a search is cheap (query windows × windows of the index), it goes on until no other file can be among the best.
 CHEAP_SEARCH = 500_000
 CHEAP_COMPARED_FILES = 500
-# Whitening a window costs more than comparing it.
+# Whitening a window costs more than comparing it; in a big index so many proposals hold what can be found, in a fifth
+# of the time that all take (docs/decisions/queries.md).
 WHITENED_FILES = 100
+WHITENED_WINDOWS = 400
 # FAISS keeps vectors as float16: a score it proposes differs by less than this from the exact one.
 PROPOSAL_ERROR = 2e-3
 # Scores that agree in so many digits are equal: the rest depends on the order in which a machine adds.
@@ -260,6 +262,8 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
     most = CHEAP_COMPARED_FILES if cheap or question.unlike or question.guessed else COMPARED_FILES
     most = max(WHITENED_FILES if isinstance(question.space, WhitenedSpace) else most, 2 * k)
     least = MAX_PROPOSED_WINDOWS if question.guessed else PROPOSED_WINDOWS
+    if isinstance(question.space, WhitenedSpace) and not cheap:
+        least = WHITENED_WINDOWS
     depth = min(max(least, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
     left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
     rows: list[Row] = []
