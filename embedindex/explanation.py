@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embedindex.comparing import space_for
+from embedindex.comparing import Compared, space_for
 from embedindex.index import IndexView
 from embedindex.likeness import likeness, vectors_as_set
 from embedindex.matching import Order, lay
@@ -67,8 +67,12 @@ def explain(
     match: Match = "auto",
     warp: bool = False,
     most: int = 3,
+    space: Compared | None = None,
 ) -> list[Explanation]:
-    """Return how the score of a hit comes about, query by query, with at most so many pairs for each."""
+    """Return how the score of a hit comes about, query by query, with at most so many pairs for each.
+
+    Of several hits of one search `space` is best given, as `space_for` says: to find out what it is may take a while.
+    """
     hop_s = hit.file.hop_s or view.model.hop_s
     stored = store.vectors_of(hit.file)
     places = np.flatnonzero(stored.any(axis=1))
@@ -77,7 +81,10 @@ def explain(
     way = way_to_match(queries, by, match, warp)
     order: Order = "warp" if warp else "time"
     asked = [*((query, False) for query in queries), *((query, True) for query in unlike)]
-    space = view.space if way == "whole" else space_for(store, view, [query for query, _ in asked])
+    if way == "whole":
+        space = view.space
+    elif space is None:
+        space = space_for(store, view, [query for query, _ in asked])
     everything = space.apply(stored)
     theirs = everything[places]
     explained = []

@@ -231,7 +231,8 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     everything = question.rows
     proposed, compared = PROPOSED_WINDOWS, COMPARED_FILES + k
     if question.unlike or question.guessed:  # what is found first may be what is unwanted, or not the best
-        proposed, compared = MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES + k
+        proposed, files = _where_guessed(question, len(everything) * view.windows <= CHEAP_SEARCH)
+        compared = files + k
     depth = min(max(proposed, 2 * k), view.windows)
     scores, windows = view.search(everything, depth, allowed)
     found = windows >= 0
@@ -241,10 +242,10 @@ def _best_windows(store: Store, view: IndexView, question: _Question, allowed: B
     order = np.argsort(-best, kind="stable")
     if question.unlike or question.guessed:
         owners = store.owners_of_windows(numbers)[order]
-        files = list(dict.fromkeys(owners[owners >= 0].tolist()))[:compared]
+        found_in = list(dict.fromkeys(owners[owners >= 0].tolist()))[:compared]
     else:
-        files = sorted(set(store.owners_of_windows(np.sort(numbers[order[:compared]])).tolist()) - {-1})
-    return [row for file_id in files for row in _compare(store, view, store.file(file_id), question, "window", k)]
+        found_in = sorted(set(store.owners_of_windows(np.sort(numbers[order[:compared]])).tolist()) - {-1})
+    return [row for file_id in found_in for row in _compare(store, view, store.file(file_id), question, "window", k)]
 
 
 def _best_files(store: Store, view: IndexView, question: _Question, allowed: BoolArray | None, k: int) -> list[Row]:
@@ -259,11 +260,10 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
     """
     everything = question.rows
     cheap = len(everything) * view.windows <= CHEAP_SEARCH
-    most = CHEAP_COMPARED_FILES if cheap or question.unlike or question.guessed else COMPARED_FILES
-    most = max(WHITENED_FILES if isinstance(question.space, WhitenedSpace) else most, 2 * k)
-    least = MAX_PROPOSED_WINDOWS if question.guessed else PROPOSED_WINDOWS
-    if isinstance(question.space, WhitenedSpace) and not cheap:
-        least = WHITENED_WINDOWS
+    least, most = PROPOSED_WINDOWS, CHEAP_COMPARED_FILES if cheap or question.unlike else COMPARED_FILES
+    if question.guessed:
+        least, most = _where_guessed(question, cheap)
+    most = max(most, 2 * k)
     depth = min(max(least, min(2 * k, MAX_PROPOSED_WINDOWS)), view.windows)
     left = np.ones(view.next_window, bool) if allowed is None else allowed.copy()
     rows: list[Row] = []
@@ -288,6 +288,13 @@ def _best_files(store: Store, view: IndexView, question: _Question, allowed: Boo
         enough = len(best) == k and (not cheap or len(rows) >= most)
         if enough or not len(files) or unseen + question.weight < worst:
             return rows
+
+
+def _where_guessed(question: _Question, cheap: bool) -> tuple[int, int]:
+    """Return how many windows are proposed for each of the query, and files compared, where proposals are guesses."""
+    if isinstance(question.space, WhitenedSpace):
+        return MAX_PROPOSED_WINDOWS if cheap else WHITENED_WINDOWS, WHITENED_FILES
+    return MAX_PROPOSED_WINDOWS, CHEAP_COMPARED_FILES
 
 
 def _bounds(

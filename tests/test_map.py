@@ -226,7 +226,7 @@ def test_windows_have_their_times_and_too_many_are_thinned_out_evenly(place: Pat
 def test_picture_is_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib (embedindex[plots])")
     command("map", tmp_path / "m.html", "--png", tmp_path / "m.png", "--method", "pca", "--quiet")
-    command("map", tmp_path / "only.PNG", "--method", "pca", "--quiet")
+    command("map", tmp_path / "only.PNG", "--png", tmp_path / "only.PNG", "--method", "pca", "--quiet")
     for name in ("m.png", "only.PNG"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG"), name
 

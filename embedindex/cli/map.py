@@ -65,7 +65,7 @@ def map_library(
     if by not in ("file", "window"):
         raise UsageError(f"--by {by}: choose file or window")
     as_page = not out.lower().endswith(".png")
-    pictures = [name for name in (png, None if as_page else out) if name is not None]
+    pictures = {name for name in (png, None if as_page else out) if name is not None}
     if as_page and not out.lower().endswith((".html", ".htm")):
         raise UsageError(f"{display_path(out)}: choose a name that ends in .html, or in .png for a picture only")
     for target in (out, *pictures):

@@ -163,9 +163,14 @@ def similar(
         hits = ask(k) if grouped is None else group_hits(ask, k, grouped)
         explained = None
         if verbose:
+            from embedindex.comparing import space_for
             from embedindex.explanation import explain
 
-            explained = [explain(store, view, hit, wanted, unwanted, by=found_by, match=way, warp=warp) for hit in hits]
+            space = space_for(store, view, (*wanted, *unwanted))
+            explained = [
+                explain(store, view, hit, wanted, unwanted, by=found_by, match=way, warp=warp, space=space)
+                for hit in hits
+            ]
         if not hits:
             say("embedindex: there is no other sound in the index; add some with `embedindex scan FOLDER`")
         names = (list(queries), list(unlike or []))
